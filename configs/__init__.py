@@ -1,0 +1,45 @@
+"""Named presets: `get("gridworld-laptop")`.
+
+One module per experiment family; each has `PRESETS`, complete configs by name. Per family: `smoke`
+(seconds, for tests), `laptop` (minutes on two CPU cores), `paper` (the paper's numbers).
+"""
+
+import difflib
+from types import ModuleType
+
+from configs import gridworld
+from internal_rl.config import Config
+from internal_rl.errors import UserError
+
+
+def get(name: str) -> Config:
+    """The preset called `name`. Raises `UserError` with the nearest right name, and all names, for
+    an unknown one."""
+    if name in _PRESETS:
+        return _PRESETS[name]
+    near = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.0)
+    raise UserError(
+        f"unknown preset '{name}'; did you mean '{near[0]}'? allowed: {', '.join(_PRESETS)}"
+    )
+
+
+def names() -> tuple[str, ...]:
+    """All presets, family by family."""
+    return tuple(_PRESETS)
+
+
+def _collect(*families: ModuleType) -> dict[str, Config]:
+    presets: dict[str, Config] = {}
+    for family in families:
+        for name, config in family.PRESETS.items():
+            if name in presets:
+                raise ValueError(f"two presets are called '{name}'; one is in {family.__name__}")
+            if config.name != name:
+                raise ValueError(
+                    f"preset '{name}' in {family.__name__} calls itself '{config.name}'"
+                )
+            presets[name] = config
+    return presets
+
+
+_PRESETS = _collect(gridworld)

@@ -1,0 +1,245 @@
+"""Every setting of the four stages, as frozen dataclasses.
+
+A `Config` describes the whole pipeline (pretrain → discover → reinforce → evaluate), so that one JSON file in a run
+directory is enough to resume a run or to start the next stage from it. Named presets live in `configs/`. The string
+below each field is its `--help` text. Fields that the paper (arXiv 2512.20605) leaves open say so.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Gridworld-pinpad (paper App. A)."""
+
+    grid_size: int = 4
+    """G: the grid has G×G cells."""
+    num_objects: int = 4
+    """O: number of uniquely coloured cells."""
+    num_walls: int = 1
+    """W: number of wall cells."""
+    horizon: int = 24
+    """T: an episode is truncated after this many steps."""
+    observation: Literal["egocentric", "onehot"] = "egocentric"
+    """onehot: the paper's per-cell one-hot. egocentric: one-hot row and column offsets of every object and wall
+    relative to the agent, plus the agent's own row and column."""
+    pretrain_tasks: tuple[str, ...] = ()
+    """Tasks of the pretraining data; one digit per colour, e.g. 032."""
+    heldout_tasks: tuple[str, ...] = ()
+    """Tasks of internal RL and of the evaluation, never seen in training."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Base model (App. D.1)."""
+
+    mixer: Literal["transformer", "hawk"] = "transformer"
+    """Sequence mixer of every block."""
+    width: int = 256
+    """n_e: width of the residual stream."""
+    depth: int = 6
+    """L: number of residual blocks."""
+    mlp_width: int = 512
+    """Hidden width of the ReLU MLP in every block."""
+    controlled_layer: int = 3
+    """l: the metacontroller reads and writes the residual stream after l blocks (0 = the embedding). Paper: L/2."""
+    num_heads: int = 4
+    """Attention heads (Transformer)."""
+    head_dim: int = 64
+    """Size of one attention head (Transformer)."""
+    num_buckets: int = 32
+    """Relative-position buckets (Transformer, T5 style)."""
+    max_distance: int = 128
+    """Distance from which all positions share the last bucket. Not given in the paper."""
+    lru_width: int = 256
+    """Width of the RG-LRU (Hawk)."""
+    lru_blocks: int = 8
+    """Gate blocks of the RG-LRU (Hawk); the paper calls them heads."""
+    conv_width: int = 4
+    """Causal convolution width (Hawk). Not given in the paper; Griffin's value."""
+    ring_applies_to: Literal["a", "a_pow_c"] = "a"
+    """Which quantity the RG-LRU ring initialisation in [0.9, 0.999] applies to (Griffin's code: a)."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Pre-norm of every block. Not given in the paper."""
+    init_scale: float = 0.1
+    """Variance scaling (fan-in) of every weight matrix."""
+    residual_init: Literal["same", "depth_scaled"] = "same"
+    """depth_scaled: matrices that write into the residual stream use scale 2/L (Griffin's default)."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW."""
+
+    learning_rate: float = 3e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.03
+    """Decoupled weight decay; not applied to biases, norm scales and the RG-LRU's a."""
+    b1: float = 0.9
+    """AdamW β1."""
+    b2: float = 0.999
+    """AdamW β2."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: decays to a twentieth of the peak over the stage's steps."""
+    warmup_steps: int = 0
+    """Linear warm-up from zero."""
+    grad_clip: float = 0.0
+    """Clip gradients to this global norm; 0 switches clipping off. Not in the paper."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Stage 1: next-action prediction on expert behaviour (spec section 1)."""
+
+    steps: int = 256_000
+    """Gradient steps."""
+    batch_size: int = 1024
+    """Sequences per gradient step. With packing, rows of `horizon` tokens."""
+    packing: bool = True
+    """Put several trajectories into one row, kept apart by resets; about the same gradient for less compute."""
+    obs_loss_weight: float = 0.01
+    """λ: weight of the next-observation likelihood."""
+    epsilon: float = 0.0
+    """Probability of replacing an expert action by a random non-terminating one."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class MetacontrollerConfig:
+    """Metacontroller architecture (App. D.2)."""
+
+    code_dim: int = 8
+    """n_z: size of the abstract-action code z."""
+    history_dim: int = 32
+    """n_h: width of the history GRU."""
+    embedding_dim: int = 32
+    """n_s: size of the non-causal sequence embedding s(e_1:T)."""
+    embedding_readout: Literal["last", "reverse", "bidirectional"] = "last"
+    """last: one vector of the whole sequence (the paper's wording). reverse: s_t sees e_t:T. bidirectional: s_t sees all,
+    per step."""
+    embedding_width: int = 64
+    """Width of the Hawk blocks of the sequence embedder. Not given in the paper."""
+    embedding_depth: int = 1
+    """Hawk blocks of the sequence embedder. Not given in the paper."""
+    encoder_hidden: int = 64
+    """Hidden width of the encoder MLP."""
+    switch_hidden: int = 64
+    """Hidden width of the switching unit. Not given in the paper."""
+    decoder_hidden: int = 32
+    """Hidden width of the hypernetwork decoder."""
+    rank: int = 16
+    """Rank of the control matrix U_t; 0 means a full n_e×n_e matrix."""
+    input_norm: bool = False
+    """LayerNorm on the residual stream as the metacontroller's parts read it (never on what they write). Not in the paper."""
+    gate: Literal["soft", "gumbel", "hard"] = "soft"
+    """β during discovery. soft: the paper's sigmoid. gumbel: relaxed Bernoulli sample (paper, Fig. 7). hard: binary
+    Gumbel-sigmoid sample with straight-through gradient."""
+    gate_temperature: float = 1.0
+    """Temperature of the Gumbel-sigmoid gate."""
+    gate_bias: float = 0.0
+    """Initial bias of the switching unit's output. Not given in the paper."""
+    first_step_switches: bool = True
+    """The first step always switches (β_1 = 1), since no code exists before it. The paper leaves it open."""
+    forced_switching: bool = False
+    """Ablation: β = 1 at every step, during training and in RL."""
+
+
+@dataclass(frozen=True)
+class DiscoverConfig:
+    """Stage 2: self-supervised discovery of abstract actions."""
+
+    steps: int = 64_000
+    """Gradient steps."""
+    batch_size: int = 512
+    """Trajectories per gradient step."""
+    kl_weight: float = 0.1
+    """α: weight of the KL between the code's posterior and N(0, I)."""
+    kl_warmup_steps: int = 0
+    """α rises linearly over this many steps. Not in the paper."""
+    kl_warmup_start: float = 0.02
+    """Fraction of α at step 0 of the warm-up."""
+    obs_loss_weight: float = 0.0
+    """λ of this stage; the paper uses 0."""
+    tie_breaking: Literal["uniform", "deterministic"] = "uniform"
+    """Expert's choice among equally short paths in D*. deterministic removes noise that competes with the goals."""
+    cotrain: bool = False
+    """Ablation: train the base model together with the metacontroller."""
+    cotrain_from_scratch: bool = True
+    """With cotrain: start from a random base model (paper's grid ablation) instead of the pretrained one."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=1e-3))
+
+
+@dataclass(frozen=True)
+class ReinforceConfig:
+    """Stage 3: RL on the held-out tasks, with a critic-free PPO objective (App. C.5)."""
+
+    method: Literal["internal", "raw_action"] = "internal"
+    """internal: learn π(z | e). raw_action: fine-tune the base model's own weights token by token."""
+    iterations: int = 100_000
+    """Rollout-and-update iterations."""
+    batch_size: int = 1024
+    """Episodes per iteration."""
+    epochs: int = 1
+    """Passes over a batch. Not given in the paper."""
+    minibatches: int = 1
+    """Minibatches per epoch. Not given in the paper."""
+    clip: float = 0.2
+    """PPO clip ε. Not given in the paper."""
+    advantage_delta: float = 1e-3
+    """δ in A = (R − mean R) / (std R + δ)."""
+    entropy_weight: float = 0.0
+    """Weight of the entropy bonus; the paper uses 0."""
+    switch_threshold: float = 0.5
+    """β_threshold: the policy acts when β reaches it."""
+    policy_width: int = 256
+    """Width of the policy's Hawk block."""
+    policy_lru_blocks: int = 8
+    """Gate blocks of the policy's RG-LRU."""
+    initial_std: float = 1.0
+    """Standard deviation of π(z) before training, which starts as the prior N(0, I) when it is 1."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=3e-5, weight_decay=0.0)
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Stage 4: success on fresh layouts."""
+
+    episodes: int = 1024
+    """Episodes per RL seed and method."""
+    greedy: bool = False
+    """Act with the policy's mean instead of samples."""
+    steering_steps: int = 1000
+    """Gradient steps for each labelled controller (the steering upper bound; paper: 3.2k)."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Logging and checkpoints; none of these changes a result."""
+
+    log_every: int = 100
+    """Steps inside one compiled chunk; metrics are averaged over it and logged once."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; a multiple of log_every."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept; older ones are deleted."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole pipeline."""
+
+    name: str = "custom"
+    """Name of the preset it came from."""
+    seed: int = 0
+    """The one seed of the run."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    metacontroller: MetacontrollerConfig = field(default_factory=MetacontrollerConfig)
+    discover: DiscoverConfig = field(default_factory=DiscoverConfig)
+    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

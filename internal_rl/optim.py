@@ -1,0 +1,27 @@
+"""AdamW as every stage uses it."""
+
+import optax
+
+from internal_rl.config import OptimizerConfig
+from internal_rl.nn import decay_mask
+
+
+def make_optimizer(cfg: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """AdamW with optional warm-up, cosine decay and clipping; weight decay skips biases, norms and the RG-LRU's a."""
+    rate: optax.Schedule | float = cfg.learning_rate
+    if cfg.schedule == "cosine":
+        rate = optax.warmup_cosine_decay_schedule(
+            0.0 if cfg.warmup_steps else cfg.learning_rate,
+            cfg.learning_rate,
+            cfg.warmup_steps,
+            max(steps, cfg.warmup_steps + 1),
+            end_value=cfg.learning_rate / 20,
+        )
+    elif cfg.warmup_steps:
+        rate = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
+    adamw = optax.adamw(
+        rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=decay_mask
+    )
+    if cfg.grad_clip > 0:
+        return optax.chain(optax.clip_by_global_norm(cfg.grad_clip), adamw)
+    return adamw

@@ -1,0 +1,104 @@
+"""Stage 2: discover abstract actions with the metacontroller on a frozen base model (paper App. D.2).
+
+Loss per token: −log p(a_t | o_1:t, z_1:t) − λ log p(o_{t+1} | ·) + α KL(N(μ_t, Σ_t) ‖ N(0, I)). The KL is paid at every
+step, whatever β_t is (App. E.1).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents.distributions import kl_to_standard_normal
+from internal_rl.analysis.switching import switch_alignment
+from internal_rl.base_model import BaseModel
+from internal_rl.config import Config, DiscoverConfig
+from internal_rl.data import Batch, masked_mean, padded_batch
+from internal_rl.metacontroller import Metacontroller
+from internal_rl.networks import Params, base_network, metacontroller_network
+from internal_rl.optim import make_optimizer
+from internal_rl.stages.pretrain import TrainState
+from internal_rl.world import pretrain_world
+
+
+def init(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
+    """Random metacontroller and a fresh optimiser.
+
+    With `discover.cotrain` the parameters are {"metacontroller", "base"}: the base model starts from `base_params`, or
+    at random with `cotrain_from_scratch`.
+    """
+    key_meta, key_base, key_run = jax.random.split(key, 3)
+    params = metacontroller_network(config).init(key_meta)
+    if config.discover.cotrain:
+        if config.discover.cotrain_from_scratch:
+            world = pretrain_world(config.env)
+            base_params = base_network(config, world.obs_spec, world.action_spec).init(key_base)
+        else:
+            # Donated with the rest of the state, so the caller's copy must stay its own.
+            base_params = jax.tree.map(jnp.copy, base_params)
+        params = {"metacontroller": params, "base": base_params}
+    opt_state = make_optimizer(config.discover.optimizer, config.discover.steps).init(params)
+    return TrainState(jnp.int32(0), key_run, params, opt_state)
+
+
+def discovery_loss(
+    base: BaseModel,
+    meta: Metacontroller,
+    batch: Batch,
+    key: jax.Array,
+    alpha: jax.Array,
+    cfg: DiscoverConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The discovery loss in nats per token, its parts, and how well switches match the true sub-goal changes."""
+    _, e = base.lower(batch.obs, None, batch.reset)
+    found = meta.discover(e, batch.valid, key)
+    _, out = base.upper(meta.decoder.control(e, found.z), None, batch.reset)
+    action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
+    kl = masked_mean(kl_to_standard_normal(found.mean, found.log_std), batch.valid)
+    loss = action_nll + alpha * kl
+    metrics = {"action_nll": action_nll, "kl": kl}
+    if cfg.obs_loss_weight:
+        obs_nll = masked_mean(-base.observation_log_prob(out, batch.next_obs), batch.valid)
+        loss += cfg.obs_loss_weight * obs_nll
+        metrics["obs_nll"] = obs_nll
+    alignment = switch_alignment(found.switch_probability, batch.goal_change, batch.valid)
+    metrics |= {"loss": loss, "gate": masked_mean(found.gate, batch.valid), **alignment}
+    return loss, metrics
+
+
+def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
+    """α at a step: constant (paper), or rising linearly over the warm-up."""
+    if not cfg.kl_warmup_steps:
+        return jnp.float32(cfg.kl_weight)
+    progress = jnp.minimum(step.astype(jnp.float32) / cfg.kl_warmup_steps, 1.0)
+    return cfg.kl_weight * (cfg.kl_warmup_start + (1.0 - cfg.kl_warmup_start) * progress)
+
+
+def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    """One gradient step as `update(state, base_params) → (state, metrics)`; gradients never reach `base_params`."""
+    cfg = config.discover
+    world = pretrain_world(config.env)
+    base_net = base_network(config, world.obs_spec, world.action_spec)
+    meta_net = metacontroller_network(config)
+    optimizer = make_optimizer(cfg.optimizer, cfg.steps)
+
+    def update(state: TrainState, base_params: Params) -> tuple[TrainState, dict]:
+        key_data, key_noise = jax.random.split(jax.random.fold_in(state.key, state.step))
+        batch, _ = padded_batch(key_data, world, cfg.batch_size, 0.0, cfg.tie_breaking)
+        alpha = kl_weight(cfg, state.step)
+
+        def loss_fn(params):
+            trained_base = params["base"] if cfg.cotrain else base_params
+            meta_params = params["metacontroller"] if cfg.cotrain else params
+            base, meta = base_net.bind(trained_base), meta_net.bind(meta_params)
+            return discovery_loss(base, meta, batch, key_noise, alpha, cfg)
+
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {"grad_norm": optax.tree.norm(grads), "kl_weight": alpha}
+        return TrainState(state.step + 1, state.key, params, opt_state), metrics
+
+    return update

@@ -1,0 +1,218 @@
+"""Stage 3: RL on held-out sparse-reward tasks with a critic-free PPO objective (paper App. C.5).
+
+Two methods with the same objective, advantage and number of episodes:
+- internal: π(z | e) acts where the switching unit fires; base model and metacontroller are frozen.
+- raw_action: the base model's own weights are trained on its own token-level actions.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from agents.distributions import diagonal_gaussian
+from agents.surrogates import ppo_clip, trajectory_advantage
+from internal_rl.base_model import BaseModel
+from internal_rl.config import Config, ReinforceConfig
+from internal_rl.data import masked_mean
+from internal_rl.metacontroller import Metacontroller
+from internal_rl.networks import (
+    Params,
+    base_network,
+    metacontroller_network,
+    policy_network,
+)
+from internal_rl.optim import make_optimizer
+from internal_rl.policy import AbstractPolicy
+from internal_rl.rollout import (
+    Episodes,
+    abstract_controller,
+    policy_sampler,
+    rollout,
+    uncontrolled,
+)
+from internal_rl.stages.pretrain import TrainState
+from internal_rl.world import World, heldout_world
+
+
+@flax.struct.dataclass
+class Frozen:
+    """What RL does not train."""
+
+    base: Params
+    metacontroller: Params | None
+
+
+@flax.struct.dataclass
+class Experience:
+    """What the surrogate needs of a batch of episodes; all arrays start with [B, T]."""
+
+    inputs: jax.Array
+    """Residual stream e (internal) or observations (raw_action)."""
+    acted: jax.Array
+    """[B, T] bool: the trained policy chose something here."""
+    first: jax.Array
+    """[B, T] bool: the first raw step of the episode."""
+    choice: jax.Array
+    """Codes [B, T, Z] or actions [B, T]."""
+    log_prob: jax.Array
+    """Of the choice when it was made [B, T]."""
+    advantage: jax.Array
+    """[B, T], the same number all along an episode."""
+
+
+def init(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
+    """A policy that starts from the codes' prior; for raw_action a copy of the base model's weights."""
+    key_params, key_run = jax.random.split(key)
+    if config.reinforce.method == "internal":
+        params = policy_network(config).init(key_params)
+    else:
+        params = jax.tree.map(jnp.copy, base_params)
+    opt_state = make_optimizer(config.reinforce.optimizer, _gradient_steps(config)).init(params)
+    return TrainState(jnp.int32(0), key_run, params, opt_state)
+
+
+def internal_episodes(
+    key: jax.Array,
+    world: World,
+    base: BaseModel,
+    meta: Metacontroller,
+    policy: AbstractPolicy,
+    cfg: ReinforceConfig,
+) -> tuple[Episodes, jax.Array]:
+    """Fresh episodes under π(z | e), and the fraction of proposed layouts that were solvable."""
+    key_start, key_rollout = jax.random.split(key)
+    layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
+    controller = abstract_controller(meta, policy_sampler(policy), cfg.switch_threshold)
+    episodes = rollout(key_rollout, world, base, controller, layout, task, keep_residual=True)
+    return episodes, solvable
+
+
+def internal_experience(episodes: Episodes, delta: float) -> Experience:
+    """Abstract steps of the episodes: one where the switching unit fired, on raw-step time with a mask."""
+    advantage = trajectory_advantage(episodes.episode_return, delta)
+    return Experience(
+        inputs=episodes.e,
+        acted=episodes.decision.switch & episodes.alive,
+        first=_first_step(episodes),
+        choice=episodes.decision.z,
+        log_prob=episodes.decision.log_prob,
+        advantage=jnp.broadcast_to(advantage[:, None], episodes.alive.shape),
+    )
+
+
+def raw_experience(world: World, episodes: Episodes, delta: float) -> Experience:
+    """Every raw step of the episodes."""
+    advantage = trajectory_advantage(episodes.episode_return, delta)
+    objects, walls = episodes.layout.objects[:, None], episodes.layout.walls[:, None]
+    return Experience(
+        inputs=world.env.observe(objects, walls, episodes.agent),
+        acted=episodes.alive,
+        first=_first_step(episodes),
+        choice=episodes.action,
+        log_prob=episodes.action_log_prob,
+        advantage=jnp.broadcast_to(advantage[:, None], episodes.alive.shape),
+    )
+
+
+def internal_log_prob(
+    policy: AbstractPolicy, batch: Experience
+) -> tuple[jax.Array, jax.Array]:
+    """log π(z_t | e_1:t) [B, T] and entropy [B, T], all abstract steps at once."""
+    mean, log_std = policy(batch.inputs, batch.acted)
+    distribution = diagonal_gaussian(mean, log_std)
+    return distribution.log_prob(batch.choice), distribution.entropy()
+
+
+def raw_log_prob(base: BaseModel, batch: Experience) -> tuple[jax.Array, jax.Array]:
+    """log p(a_t | o_1:t) [B, T] and entropy [B, T] of the base model."""
+    distribution = base.action_distribution(base(batch.inputs, batch.first))
+    return distribution.log_prob(batch.choice), distribution.entropy()
+
+
+def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainState, dict]]:
+    """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`."""
+    cfg = config.reinforce
+    internal = cfg.method == "internal"
+    world = heldout_world(config.env)
+    base_net = base_network(config, world.obs_spec, world.action_spec)
+    meta_net, policy_net = metacontroller_network(config), policy_network(config)
+    optimizer = make_optimizer(cfg.optimizer, _gradient_steps(config))
+
+    def collect(key: jax.Array, params: Params, frozen: Frozen):
+        if internal:
+            meta, policy = meta_net.bind(frozen.metacontroller), policy_net.bind(params)
+            base = base_net.bind(frozen.base)
+            episodes, solvable = internal_episodes(key, world, base, meta, policy, cfg)
+            return episodes, internal_experience(episodes, cfg.advantage_delta), solvable
+        key_start, key_rollout = jax.random.split(key)
+        layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
+        episodes = rollout(
+            key_rollout, world, base_net.bind(params), uncontrolled(), layout, task
+        )
+        return episodes, raw_experience(world, episodes, cfg.advantage_delta), solvable
+
+    def loss_fn(params: Params, batch: Experience):
+        if internal:
+            log_prob, entropy = internal_log_prob(policy_net.bind(params), batch)
+        else:
+            log_prob, entropy = raw_log_prob(base_net.bind(params), batch)
+        loss, metrics = ppo_clip(
+            log_prob, batch.log_prob, batch.advantage, batch.acted, cfg.clip
+        )
+        entropy = masked_mean(entropy, batch.acted)
+        metrics |= {"policy_loss": loss, "entropy": entropy}
+        return loss - cfg.entropy_weight * entropy, metrics
+
+    def minibatch_step(carry, batch: Experience):
+        params, opt_state = carry
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return (optax.apply_updates(params, updates), opt_state), metrics
+
+    def update(state: TrainState, frozen: Frozen) -> tuple[TrainState, dict]:
+        key_roll, key_epochs = jax.random.split(jax.random.fold_in(state.key, state.step))
+        episodes, experience, solvable = collect(key_roll, state.params, frozen)
+
+        def epoch(carry, key):
+            def split(x):
+                x = x[jax.random.permutation(key, cfg.batch_size)]
+                return x.reshape(cfg.minibatches, -1, *x.shape[1:])
+
+            return jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
+
+        (params, opt_state), metrics = jax.lax.scan(
+            epoch, (state.params, state.opt_state), jax.random.split(key_epochs, cfg.epochs)
+        )
+        metrics = jax.tree.map(jnp.mean, metrics) | episode_metrics(episodes)
+        metrics["solvable_fraction"] = solvable
+        return TrainState(state.step + 1, state.key, params, opt_state), metrics
+
+    return update
+
+
+def episode_metrics(episodes: Episodes) -> dict[str, jax.Array]:
+    """Scalars of a batch of episodes."""
+    alive = episodes.alive.astype(jnp.float32)
+    switches = (episodes.decision.switch & episodes.alive).astype(jnp.float32)
+    return {
+        "success": jnp.mean(episodes.success.astype(jnp.float32)),
+        "subgoals": jnp.mean(episodes.progress.astype(jnp.float32)),
+        "episode_length": jnp.mean(jnp.sum(alive, axis=1)),
+        "switches_per_episode": jnp.mean(jnp.sum(switches, axis=1)),
+    }
+
+
+def _first_step(episodes: Episodes) -> jax.Array:
+    return jnp.zeros_like(episodes.alive).at[:, 0].set(True)
+
+
+def _gradient_steps(config: Config) -> int:
+    cfg = config.reinforce
+    return cfg.iterations * cfg.epochs * cfg.minibatches
+
+

@@ -1,0 +1,159 @@
+"""Checks a config before anything is compiled or written: one clear `UserError` for the first wrong
+field."""
+
+import dataclasses
+import math
+from typing import Any
+
+from envs.pinpad.expert import check_solvable
+from envs.pinpad.gridworld import GridPinpad
+from envs.pinpad.tasks import encode_tasks
+from internal_rl.config import Config, EnvConfig, OptimizerConfig, RuntimeConfig
+from internal_rl.errors import UserError
+from internal_rl.runs.config_io import config_from_json, config_to_json
+from internal_rl.runs.loop import check_steps
+
+# Lower bounds by dotted name. Every other number is checked below or may be anything.
+_AT_LEAST_ONE = (
+    *("model.width", "model.depth", "model.mlp_width", "model.num_heads", "model.head_dim"),
+    *("model.lru_width", "model.lru_blocks", "model.conv_width", "env.horizon"),
+    *("pretrain.batch_size", "discover.batch_size", "reinforce.batch_size"),
+    *("reinforce.epochs", "reinforce.minibatches", "reinforce.policy_width"),
+    *("reinforce.policy_lru_blocks", "evaluate.episodes", "evaluate.steering_steps"),
+    *("metacontroller.code_dim", "metacontroller.history_dim", "metacontroller.embedding_dim"),
+    *("metacontroller.embedding_width", "metacontroller.embedding_depth"),
+    *("metacontroller.encoder_hidden", "metacontroller.switch_hidden"),
+    *("metacontroller.decoder_hidden", "runtime.keep_checkpoints"),
+)
+_AT_LEAST_ZERO = (
+    *("seed", "model.init_scale", "pretrain.obs_loss_weight", "metacontroller.rank"),
+    *("discover.kl_weight", "discover.kl_warmup_steps", "discover.kl_warmup_start"),
+    *("discover.obs_loss_weight", "reinforce.entropy_weight"),
+)
+_POSITIVE = (
+    *("metacontroller.gate_temperature", "reinforce.clip", "reinforce.advantage_delta"),
+    "reinforce.initial_std",
+)
+
+
+def validate(config: Config) -> None:
+    """Raise `UserError` naming field, value and what is allowed if the pipeline cannot run with
+    `config`."""
+    # The strict reader checks types, choices and nothing else; it also sees configs made in Python.
+    config_from_json(config_to_json(config), type(config), source="config")
+    _check_finite(config, "")
+    for name in _AT_LEAST_ONE:
+        _check(config, name, _get(config, name) >= 1, "at least 1")
+    for name in _AT_LEAST_ZERO:
+        _check(config, name, _get(config, name) >= 0, "at least 0")
+    for name in _POSITIVE:
+        _check(config, name, _get(config, name) > 0, "above 0")
+    _check(config, "seed", config.seed < 2**32, "at most 4294967295 (32 bits)")
+    _check_env(config.env)
+    _check_model(config)
+    for stage in ("pretrain", "discover", "reinforce"):
+        _check_optimizer(config, f"{stage}.optimizer", getattr(config, stage).optimizer)
+    _check(config, "pretrain.epsilon", 0 <= config.pretrain.epsilon < 1, "in [0, 1)")
+    _check_reinforce(config)
+    check_runtime(config, config.runtime)
+
+
+def check_runtime(config: Config, runtime: RuntimeConfig) -> None:
+    """Raise `UserError` unless every stage's steps and the checkpoints fall on logs."""
+    check_steps("pretrain.steps", config.pretrain.steps, runtime)
+    check_steps("discover.steps", config.discover.steps, runtime)
+    check_steps("reinforce.iterations", config.reinforce.iterations, runtime)
+
+
+def _check_env(cfg: EnvConfig) -> None:
+    try:
+        GridPinpad(
+            grid_size=cfg.grid_size,
+            num_objects=cfg.num_objects,
+            num_walls=cfg.num_walls,
+            observation=cfg.observation,
+        )
+    except ValueError as error:
+        raise UserError(f"env.{error}") from None
+    for name in ("pretrain_tasks", "heldout_tasks"):
+        try:
+            check_solvable(encode_tasks(getattr(cfg, name), cfg.num_objects), cfg.horizon)
+        except ValueError as error:
+            raise UserError(f"env.{name}: {error}") from None
+
+
+def _check_model(config: Config) -> None:
+    cfg = config.model
+    _check(
+        config,
+        "model.controlled_layer",
+        0 <= cfg.controlled_layer <= cfg.depth,
+        f"0 to model.depth ({cfg.depth})",
+    )
+    even = cfg.num_buckets >= 2 and cfg.num_buckets % 2 == 0
+    _check(config, "model.num_buckets", even, "an even number of at least 2")
+    _check(
+        config,
+        "model.max_distance",
+        cfg.max_distance > cfg.num_buckets // 2,
+        f"more than half of model.num_buckets ({cfg.num_buckets})",
+    )
+    _check(
+        config,
+        "model.lru_width",
+        cfg.lru_width % cfg.lru_blocks == 0,
+        f"a multiple of model.lru_blocks ({cfg.lru_blocks})",
+    )
+    rank, width = config.metacontroller.rank, cfg.width
+    _check(
+        config,
+        "metacontroller.rank",
+        rank <= width,
+        f"0 (full) to model.width ({width})",
+    )
+
+
+def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
+    _check(config, f"{name}.learning_rate", cfg.learning_rate > 0, "above 0")
+    for field in ("weight_decay", "warmup_steps", "grad_clip"):
+        _check(config, f"{name}.{field}", getattr(cfg, field) >= 0, "at least 0")
+    for field in ("b1", "b2"):
+        _check(config, f"{name}.{field}", 0 <= getattr(cfg, field) < 1, "in [0, 1)")
+
+
+def _check_reinforce(config: Config) -> None:
+    cfg = config.reinforce
+    _check(
+        config,
+        "reinforce.batch_size",
+        cfg.batch_size % cfg.minibatches == 0,
+        f"a multiple of reinforce.minibatches ({cfg.minibatches})",
+    )
+    inside = 0 < cfg.switch_threshold < 1
+    _check(config, "reinforce.switch_threshold", inside, "between 0 and 1, both excluded")
+    _check(
+        config,
+        "reinforce.policy_width",
+        cfg.policy_width % cfg.policy_lru_blocks == 0,
+        f"a multiple of reinforce.policy_lru_blocks ({cfg.policy_lru_blocks})",
+    )
+
+
+def _check_finite(config: Any, prefix: str) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_finite(value, f"{prefix}{field.name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{prefix}{field.name} is {value}; allowed: a finite number")
+
+
+def _get(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def _check(config: Config, name: str, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserError(f"{name} is {_get(config, name)!r}; allowed: {allowed}")
