@@ -4,12 +4,11 @@ One module per experiment family; each has `PRESETS`, complete configs by name. 
 (seconds, for tests), `laptop` (minutes on two CPU cores), `paper` (the paper's numbers).
 """
 
-import difflib
 from types import ModuleType
 
 from configs import gridworld
 from internal_rl.config import Config
-from internal_rl.errors import UserError
+from internal_rl.errors import UserError, nearest
 
 
 def get(name: str) -> Config:
@@ -17,9 +16,9 @@ def get(name: str) -> Config:
     an unknown one."""
     if name in _PRESETS:
         return _PRESETS[name]
-    near = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.0)
     raise UserError(
-        f"unknown preset '{name}'; did you mean '{near[0]}'? allowed: {', '.join(_PRESETS)}"
+        f"unknown preset '{name}'; did you mean '{nearest(name, _PRESETS)}'? "
+        f"allowed: {', '.join(_PRESETS)}"
     )
 
 

@@ -67,6 +67,12 @@ _PAPER = Config(
         policy_width=256,
         optimizer=OptimizerConfig(learning_rate=3e-5, weight_decay=0.0),
     ),
+    raw_action=ReinforceConfig(
+        method="raw_action",
+        iterations=100_000,
+        batch_size=1024,
+        optimizer=OptimizerConfig(learning_rate=3e-5, weight_decay=0.0),
+    ),
     # App. C.3: labelled controllers train for 3.2k steps.
     evaluate=EvaluateConfig(episodes=1024, steering_steps=3200),
     runtime=RuntimeConfig(log_every=100, checkpoint_every=2000, keep_checkpoints=2),
@@ -123,6 +129,12 @@ _LAPTOP = Config(
         policy_width=64,
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.0),
     ),
+    raw_action=ReinforceConfig(
+        method="raw_action",
+        iterations=200,
+        batch_size=256,
+        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.0),
+    ),
     evaluate=EvaluateConfig(episodes=1024, steering_steps=1000),
     runtime=RuntimeConfig(log_every=10, checkpoint_every=200, keep_checkpoints=2),
 )
@@ -165,6 +177,7 @@ _SMOKE = Config(
     ),
     discover=DiscoverConfig(steps=8, batch_size=8),
     reinforce=ReinforceConfig(iterations=8, batch_size=8, policy_width=16, policy_lru_blocks=2),
+    raw_action=ReinforceConfig(method="raw_action", iterations=8, batch_size=8),
     evaluate=EvaluateConfig(episodes=16, steering_steps=4),
     runtime=RuntimeConfig(log_every=2, checkpoint_every=4, keep_checkpoints=2),
 )

@@ -1,0 +1,1 @@
+"""Worlds: pure functions that know nothing of learning."""

@@ -1,4 +1,4 @@
-"""The only file that unpacks gymnax: its environments as functions that return one named `TimeStep`.
+"""The only file that unpacks gymnax: its environments as functions that return a `TimeStep`.
 
 Functions act on one environment, with unbatched keys, states and actions; `vmap` batches them.
 `env` is static, everything else is a pytree.

@@ -241,5 +241,9 @@ class Config:
     metacontroller: MetacontrollerConfig = field(default_factory=MetacontrollerConfig)
     discover: DiscoverConfig = field(default_factory=DiscoverConfig)
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    raw_action: ReinforceConfig = field(
+        default_factory=lambda: ReinforceConfig(method="raw_action")
+    )
+    """The raw-action baseline of the demo; same objective and number of episodes as `reinforce`."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

@@ -1,5 +1,6 @@
 """AdamW as every stage uses it."""
 
+import jax
 import optax
 
 from internal_rl.config import OptimizerConfig
@@ -19,9 +20,23 @@ def make_optimizer(cfg: OptimizerConfig, steps: int) -> optax.GradientTransforma
         )
     elif cfg.warmup_steps:
         rate = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
-    adamw = optax.adamw(
-        rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=decay_mask
+    adamw = _standard_promotion(
+        optax.adamw(rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=decay_mask)
     )
     if cfg.grad_clip > 0:
         return optax.chain(optax.clip_by_global_norm(cfg.grad_clip), adamw)
     return adamw
+
+
+def _standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """optax raises β to an integer count, which jax's strict type promotion (on in the tests) forbids."""
+
+    def init(params):
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.init(params)
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.update(updates, state, params)
+
+    return optax.GradientTransformation(init, update)

@@ -8,7 +8,7 @@ from typing import Any
 from envs.pinpad.expert import check_solvable
 from envs.pinpad.gridworld import GridPinpad
 from envs.pinpad.tasks import encode_tasks
-from internal_rl.config import Config, EnvConfig, OptimizerConfig, RuntimeConfig
+from internal_rl.config import Config, EnvConfig, OptimizerConfig, ReinforceConfig, RuntimeConfig
 from internal_rl.errors import UserError
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.loop import check_steps
@@ -17,9 +17,8 @@ from internal_rl.runs.loop import check_steps
 _AT_LEAST_ONE = (
     *("model.width", "model.depth", "model.mlp_width", "model.num_heads", "model.head_dim"),
     *("model.lru_width", "model.lru_blocks", "model.conv_width", "env.horizon"),
-    *("pretrain.batch_size", "discover.batch_size", "reinforce.batch_size"),
-    *("reinforce.epochs", "reinforce.minibatches", "reinforce.policy_width"),
-    *("reinforce.policy_lru_blocks", "evaluate.episodes", "evaluate.steering_steps"),
+    *("pretrain.batch_size", "discover.batch_size"),
+    *("evaluate.episodes", "evaluate.steering_steps"),
     *("metacontroller.code_dim", "metacontroller.history_dim", "metacontroller.embedding_dim"),
     *("metacontroller.embedding_width", "metacontroller.embedding_depth"),
     *("metacontroller.encoder_hidden", "metacontroller.switch_hidden"),
@@ -28,12 +27,11 @@ _AT_LEAST_ONE = (
 _AT_LEAST_ZERO = (
     *("seed", "model.init_scale", "pretrain.obs_loss_weight", "metacontroller.rank"),
     *("discover.kl_weight", "discover.kl_warmup_steps", "discover.kl_warmup_start"),
-    *("discover.obs_loss_weight", "reinforce.entropy_weight"),
+    "discover.obs_loss_weight",
 )
-_POSITIVE = (
-    *("metacontroller.gate_temperature", "reinforce.clip", "reinforce.advantage_delta"),
-    "reinforce.initial_std",
-)
+
+# Gate blocks of the sequence embedder's RG-LRU, which no field sets.
+_EMBEDDER_BLOCKS = 4
 
 
 def validate(config: Config) -> None:
@@ -46,15 +44,16 @@ def validate(config: Config) -> None:
         _check(config, name, _get(config, name) >= 1, "at least 1")
     for name in _AT_LEAST_ZERO:
         _check(config, name, _get(config, name) >= 0, "at least 0")
-    for name in _POSITIVE:
-        _check(config, name, _get(config, name) > 0, "above 0")
     _check(config, "seed", config.seed < 2**32, "at most 4294967295 (32 bits)")
     _check_env(config.env)
     _check_model(config)
-    for stage in ("pretrain", "discover", "reinforce"):
+    for stage in ("pretrain", "discover", "reinforce", "raw_action"):
         _check_optimizer(config, f"{stage}.optimizer", getattr(config, stage).optimizer)
     _check(config, "pretrain.epsilon", 0 <= config.pretrain.epsilon < 1, "in [0, 1)")
-    _check_reinforce(config)
+    for name in ("reinforce", "raw_action"):
+        _check_reinforce(config, name, getattr(config, name))
+    is_raw = config.raw_action.method == "raw_action"
+    _check(config, "raw_action.method", is_raw, "'raw_action'")
     check_runtime(config, config.runtime)
 
 
@@ -63,6 +62,7 @@ def check_runtime(config: Config, runtime: RuntimeConfig) -> None:
     check_steps("pretrain.steps", config.pretrain.steps, runtime)
     check_steps("discover.steps", config.discover.steps, runtime)
     check_steps("reinforce.iterations", config.reinforce.iterations, runtime)
+    check_steps("raw_action.iterations", config.raw_action.iterations, runtime)
 
 
 def _check_env(cfg: EnvConfig) -> None:
@@ -104,6 +104,11 @@ def _check_model(config: Config) -> None:
         cfg.lru_width % cfg.lru_blocks == 0,
         f"a multiple of model.lru_blocks ({cfg.lru_blocks})",
     )
+    fits = config.metacontroller.embedding_width % _EMBEDDER_BLOCKS == 0
+    allowed = f"a multiple of {_EMBEDDER_BLOCKS}, the gate blocks of its RG-LRU"
+    _check(config, "metacontroller.embedding_width", fits, allowed)
+    temperature = config.metacontroller.gate_temperature
+    _check(config, "metacontroller.gate_temperature", temperature > 0, "above 0")
     rank, width = config.metacontroller.rank, cfg.width
     _check(
         config,
@@ -121,21 +126,25 @@ def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
         _check(config, f"{name}.{field}", 0 <= getattr(cfg, field) < 1, "in [0, 1)")
 
 
-def _check_reinforce(config: Config) -> None:
-    cfg = config.reinforce
-    _check(
-        config,
-        "reinforce.batch_size",
-        cfg.batch_size % cfg.minibatches == 0,
-        f"a multiple of reinforce.minibatches ({cfg.minibatches})",
-    )
+def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
+    for field in ("batch_size", "epochs", "minibatches", "policy_width", "policy_lru_blocks"):
+        _check(config, f"{name}.{field}", getattr(cfg, field) >= 1, "at least 1")
+    for field in ("clip", "advantage_delta", "initial_std"):
+        _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")
+    _check(config, f"{name}.entropy_weight", cfg.entropy_weight >= 0, "at least 0")
     inside = 0 < cfg.switch_threshold < 1
-    _check(config, "reinforce.switch_threshold", inside, "between 0 and 1, both excluded")
+    _check(config, f"{name}.switch_threshold", inside, "between 0 and 1, both excluded")
     _check(
         config,
-        "reinforce.policy_width",
+        f"{name}.batch_size",
+        cfg.batch_size % cfg.minibatches == 0,
+        f"a multiple of {name}.minibatches ({cfg.minibatches})",
+    )
+    _check(
+        config,
+        f"{name}.policy_width",
         cfg.policy_width % cfg.policy_lru_blocks == 0,
-        f"a multiple of reinforce.policy_lru_blocks ({cfg.policy_lru_blocks})",
+        f"a multiple of {name}.policy_lru_blocks ({cfg.policy_lru_blocks})",
     )
 
 

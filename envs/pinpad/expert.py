@@ -169,8 +169,9 @@ def action_probs(
             the episode.
         tie_breaking: "uniform" over the optimal actions, or "deterministic": the lowest of them.
 
-    Where the goal cannot be reached (which only a random action can bring about) the expert acts
-    like the random part; where every action ends the episode the random part acts like the expert.
+    Only random actions can lead to where the goal cannot be reached; the expert then acts like the
+    random part. Where every action ends the episode, the random part acts like the expert. Where
+    both hold (a pocket between wrong colours), all actions are equally likely.
 
     Raises:
         ValueError: unknown tie_breaking, epsilon outside [0, 1].
@@ -279,22 +280,23 @@ def _rollout(
     sequences, lengths = tasks.sequences[task], tasks.lengths[task]
     offsets = jnp.array([-grid_size, grid_size, -1, 1], jnp.int32)
 
-    def step(carry: tuple[Array, Array], uniform: Array) -> tuple[tuple[Array, Array], Any]:
-        agent, progress = carry
-        active = progress < lengths
+    def step(carry: tuple[Array, Array, Array], uniform: Array) -> tuple[Any, Any]:
+        agent, progress, wrong = carry
+        active = (progress < lengths) & ~wrong
         subgoal = jnp.minimum(progress, lengths - 1)
         goal = jnp.take_along_axis(sequences, subgoal[:, None], axis=1)[:, 0]
         moves = _moves_at(known, agent, goal)
         greedy, random = _action_sets(moves, subgoal == lengths - 1, tie_breaking)
         action = _pick(jnp.where(uniform[0] < epsilon, random, greedy), uniform[1])
-        does = jnp.where(active, moves, 0) >> action  # bit k: does the action taken do k?
-        agent = agent + ((does >> MOVES) & 1) * offsets[action]
-        progress = progress + ((does >> ENTERS) & 1)
+        does = moves >> action  # bit k: does the action taken do k?
+        agent = jnp.where(active, agent + ((does >> MOVES) & 1) * offsets[action], agent)
+        progress = jnp.where(active, progress + ((does >> ENTERS) & 1), progress)
+        wrong = wrong | (active & ((does >> SAFE) & 1 == 0))
         outputs = (jnp.where(active, x, 0) for x in (action, goal, subgoal))
-        return (agent, progress), (agent, *outputs, active)
+        return (agent, progress, wrong), (agent, *outputs, active)
 
-    start = (layout.agent, jnp.zeros_like(task))
-    (_, progress), outputs = jax.lax.scan(step, start, uniforms)
+    start = (layout.agent, jnp.zeros_like(task), jnp.zeros_like(task, dtype=bool))
+    (_, progress, _), outputs = jax.lax.scan(step, start, uniforms)
     agent, action, goal, subgoal, active = (x.T for x in outputs)  # [n, H]
     trajectories = Trajectories(
         objects=layout.objects,

@@ -4,15 +4,23 @@ Cells are numbered row * G + column, colours 0..O-1; actions are 0 up, 1 down, 2
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from envs.pinpad.layout import Layout, layout_from_bits, scale_bits
+from envs.pinpad.layout import (
+    Layout,
+    cell_radices,
+    layout_from_ranks,
+    mixed_radix,
+    num_words,
+)
 from envs.pinpad.tasks import TABLE_A1, TABLE_A2, Tasks, encode_tasks
 
 NUM_ACTIONS = 4
@@ -111,9 +119,11 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
 
     def reset_env(self, key: PRNGKeyArray, params: PinpadParams) -> tuple[Array, PinpadState]:
         """Uniform task and uniform layout. Nothing guarantees that the task can be solved in it."""
-        bits = jax.random.bits(key, (self.num_objects + self.num_walls + 2,), jnp.uint32)
-        layout = layout_from_bits(bits[1:], self.grid_size, self.num_objects)
-        task = scale_bits(bits[0], params.tasks.lengths.shape[0])
+        cells = cell_radices(self.grid_size, self.num_objects, self.num_walls)
+        radices = (params.tasks.lengths.shape[0], *cells)
+        words = jax.random.bits(key, (num_words(radices),), jnp.uint32)
+        task, *ranks = mixed_radix(words, radices)
+        layout = layout_from_ranks(ranks, self.num_objects)
         return self.reset_to(layout, task, params)
 
     def reset_to(
@@ -157,6 +167,35 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         terminated = self.is_terminated(state, params)
         return self.get_obs(state), state, success.astype(jnp.float32), terminated, info
 
+    @partial(jax.jit, static_argnames=("self",))
+    def step(
+        self,
+        key: PRNGKeyArray,
+        state: PinpadState,
+        action: int | float | Shaped[Array, ""],
+        params: PinpadParams | None = None,
+    ) -> tuple[Array, PinpadState, Array, Array, Array, dict[Any, Any]]:
+        """`step_env` with auto-reset: the base class's method, with the same keys and results.
+
+        The base class observes the old and the new episode and selects one observation. Selecting
+        the state first takes one observation, unless the caller uses "final_observation".
+        """
+        params = self.default_params if params is None else params
+        step_key, reset_key = jax.random.split(key)
+        final_obs, stepped, reward, terminated, info = self.step_env(
+            step_key, state, action, params
+        )
+        truncated = self.is_truncated(stepped, params)
+        _, fresh = self.reset_env(reset_key, params)
+        done = terminated | truncated
+        state = jax.tree.map(lambda new, old: jnp.where(done, new, old), fresh, stepped)
+        info |= {
+            "terminated": terminated,
+            "truncated": truncated,
+            "final_observation": final_obs,
+        }
+        return self.get_obs(state), state, reward, terminated, truncated, info
+
     def is_terminated(self, state: PinpadState, params: PinpadParams) -> Bool[Array, "*b"]:
         """Task solved, or wrong colour."""
         return state.wrong | (state.progress >= params.tasks.lengths[state.task])
@@ -197,17 +236,32 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
     def observe(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, objects: Int[Array, "*b O"], walls: Int[Array, "*b W"], agent: Int[Array, "*b"]
     ) -> Float[Array, "*b D"]:
-        """Observation from cells; any leading batch shape."""
+        """Observation from cells; any leading batch shape.
+
+        One scattered 1 per factor: the cost grows with the number of factors, not of entries.
+        """
+        sizes = np.array(self.factor_sizes)
+        starts = jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32)
+        hot = self._factors(objects, walls, agent).reshape(-1, len(sizes)) + starts[None]
+
+        def scatter(index: Array) -> Array:
+            zeros = jnp.zeros(self.obs_dim, jnp.float32)
+            return zeros.at[index].set(
+                1.0, indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds"
+            )
+
+        return jax.vmap(scatter)(hot).reshape(*agent.shape, self.obs_dim)
+
+    def _factors(self, objects: Array, walls: Array, agent: Array) -> Int[Array, "*b F"]:
+        """Value of each categorical factor of the observation."""
         things = jnp.concatenate([objects, walls], axis=-1)
+        agent = agent[..., None]
         if self.observation == "onehot":
-            cells = jnp.concatenate([things, agent[..., None]], axis=-1)
-            return _flatten(_one_hot(cells, self.grid_size**2), 2)
+            return jnp.concatenate([things, agent], axis=-1)
         rows, columns = _divide(things, self.grid_size)
         row, column = _divide(agent, self.grid_size)
-        offsets = jnp.stack([rows - row[..., None], columns - column[..., None]], axis=-1)
-        relative = _one_hot(offsets + (self.grid_size - 1), 2 * self.grid_size - 1)
-        own = _one_hot(jnp.stack([row, column], axis=-1), self.grid_size)
-        return jnp.concatenate([_flatten(relative, 3), _flatten(own, 2)], axis=-1)
+        offsets = jnp.stack([rows - row, columns - column], axis=-1) + (self.grid_size - 1)
+        return jnp.concatenate([offsets.reshape(*agent.shape[:-1], -1), row, column], axis=-1)
 
     def _move(self, state: PinpadState, action: Int[Array, ""]) -> Int[Array, ""]:
         size = self.grid_size
@@ -228,14 +282,6 @@ def _divide(cell: Array, size: int) -> tuple[Array, Array]:
     # lax.div and lax.rem skip the sign handling of // and %; cells are never negative.
     divisor = jnp.full_like(cell, size)
     return jax.lax.div(cell, divisor), jax.lax.rem(cell, divisor)
-
-
-def _one_hot(index: Array, size: int) -> Array:
-    return jax.nn.one_hot(index, size, dtype=jnp.float32)
-
-
-def _flatten(x: Array, dims: int) -> Array:
-    return x.reshape(*x.shape[: x.ndim - dims], -1)
 
 
 def _check_env(env: GridPinpad) -> None:

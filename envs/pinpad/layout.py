@@ -1,11 +1,15 @@
 """Layouts of gridworld-pinpad: which cells hold objects, walls and the agent (paper App. A)."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray, UInt32
+
+MAX_PRODUCT = 2**17
+"""Bound on what one 32-bit random word is divided into."""
 
 
 @struct.dataclass
@@ -27,55 +31,65 @@ def sample_layouts(
     key: PRNGKeyArray, n: int, grid_size: int, num_objects: int, num_walls: int
 ) -> Layout:
     """Draw n layouts, uniform over all placements of objects, walls and agent on distinct cells."""
-    words = num_objects + num_walls + 1
-    bits = jax.random.bits(key, (words, n), jnp.uint32)
-    return layout_from_bits(bits, grid_size, num_objects)
+    radices = cell_radices(grid_size, num_objects, num_walls)
+    words = jax.random.bits(key, (num_words(radices), n), jnp.uint32)
+    return layout_from_ranks(mixed_radix(words, radices), num_objects)
 
 
-def layout_from_bits(bits: UInt32[Array, "words *b"], grid_size: int, num_objects: int) -> Layout:
-    """Uniform layout from O + W + 1 random words; they come first, so that batches are contiguous."""
-    cells = distinct_cells(bits, grid_size**2)
-    return Layout(
-        objects=jnp.stack(cells[:num_objects], axis=-1),
-        walls=_stack(cells[num_objects:-1], cells[-1]),
-        agent=cells[-1],
-    )
+def cell_radices(grid_size: int, num_objects: int, num_walls: int) -> tuple[int, ...]:
+    """How many cells are free for each object, each wall and the agent, one after the other."""
+    return tuple(grid_size**2 - i for i in range(num_objects + num_walls + 1))
 
 
-def _stack(cells: list[Array], like: Array) -> Array:
-    # jnp.stack refuses an empty list, but a grid without walls is fine.
-    if not cells:
-        return jnp.zeros((*like.shape, 0), like.dtype)
-    return jnp.stack(cells, axis=-1)
+def layout_from_ranks(ranks: list[Int[Array, "*b"]], num_objects: int) -> Layout:
+    """Layout in which each thing stands on the free cell of the given rank (see `cell_radices`).
 
-
-def distinct_cells(bits: UInt32[Array, "words *b"], num_cells: int) -> list[Array]:
-    """Sample without replacement: one cell per word, all ordered choices equally likely.
-
-    Draw i is uniform over [0, num_cells - i): the rank of cell i among the cells not taken yet.
-    Going back through the earlier draws turns the rank into a cell, as in decoding a Lehmer code: a
-    rank at or above that of a removed cell moves up by one. Elementwise and branchless, so far
-    cheaper than sorting a permutation of all cells for every reset.
+    Going back through the earlier ranks turns a rank among the free cells into a cell, as in
+    decoding a Lehmer code: a rank at or above that of a removed cell moves up by one. Each layout
+    has exactly one list of ranks, so uniform ranks give uniform layouts. Elementwise and
+    branchless, so far cheaper than sorting a permutation of all cells at every reset.
     """
-    ranks = [scale_bits(word, num_cells - i) for i, word in enumerate(bits)]
     cells = []
     for i, cell in enumerate(ranks):
         for earlier in reversed(ranks[:i]):
             cell = cell + (cell >= earlier).astype(jnp.int32)
         cells.append(cell)
-    return cells
+    *things, agent = cells
+    walls = things[num_objects:]
+    return Layout(
+        objects=jnp.stack(things[:num_objects], axis=-1),
+        walls=jnp.stack(walls, axis=-1) if walls else jnp.zeros((*agent.shape, 0), jnp.int32),
+        agent=agent,
+    )
 
 
-def scale_bits(bits: UInt32[Array, "*b"], n: int) -> Int[Array, "*b"]:
-    """floor(bits * n / 2^32) for n < 2^16: uniform over [0, n) up to a relative error of n / 2^32.
+def mixed_radix(words: UInt32[Array, "words *b"], radices: Sequence[int]) -> list[Array]:
+    """Independent uniform integers, number i in [0, radices[i]), as digits of random words.
 
-    The 48-bit product is formed from two halves, because 64-bit integers need x64.
+    Several digits share a word while the product of their radices stays below `MAX_PRODUCT`; random
+    bits are the most expensive part of a reset. No outcome is more than one part in 2^15 (the
+    product over 2^32) more likely than another. Division is the right tool for another reason
+    too: XLA computes its result once, where it would inline cheaper arithmetic into every cell.
     """
-    low = (bits & jnp.uint32(0xFFFF)) * jnp.uint32(n)
-    high = (bits >> jnp.uint32(16)) * jnp.uint32(n)
-    return ((high + (low >> jnp.uint32(16))) >> jnp.uint32(16)).astype(jnp.int32)
+    digits = []
+    for word, group in zip(words, _groups(radices), strict=True):
+        for radix in group:
+            divisor = jnp.full_like(word, radix)
+            digits.append(jax.lax.rem(word, divisor).astype(jnp.int32))
+            word = jax.lax.div(word, divisor)
+    return digits
 
 
-def num_layouts(grid_size: int, num_objects: int, num_walls: int) -> int:
-    """Number of distinct layouts, with objects and walls told apart."""
-    return math.perm(grid_size**2, num_objects + num_walls + 1)
+def num_words(radices: Sequence[int]) -> int:
+    """Random words that `mixed_radix` needs."""
+    return len(_groups(radices))
+
+
+def _groups(radices: Sequence[int]) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for radix in radices:
+        if groups and math.prod(groups[-1]) * radix <= MAX_PRODUCT:
+            groups[-1].append(radix)
+        else:
+            groups.append([radix])
+    return groups

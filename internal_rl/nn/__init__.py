@@ -1,4 +1,5 @@
-"""Sequence models on one contract (see `Stack`): parallel `__call__`, recurrent `step`, resets and padding.
+"""Sequence models on one contract (see `Stack`): parallel `__call__`, recurrent `step`, resets and
+padding.
 
 layers      dense, norms, MLP, weight-decay mask
 scan        diagonal linear recurrence

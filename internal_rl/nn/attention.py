@@ -1,8 +1,10 @@
-"""Causal multi-head attention with T5 relative-position buckets (Raffel et al. 2020) and a key-value cache.
+"""Causal multi-head attention with T5 relative-position buckets (Raffel et al. 2020) and a
+key-value cache.
 
-Attention reaches back over at most `max_len` tokens, itself included, in every mode: longer episodes slide that
-window forward, and distances stay true. The cache is a queue with the newest token last, so the distance to each
-of its slots, and with it the position bias, is the same at every step.
+Attention reaches back over at most `max_len` tokens, itself included, in every mode: longer
+episodes slide that window forward, and distances stay true. The cache is a queue with the newest
+token last, so the distance to each of its slots, and with it the position bias, is the same at
+every step.
 """
 
 import jax
@@ -21,8 +23,8 @@ def causal_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) ->
     """T5's bucket of each distance ≥ 0 (query position - key position), int32 of the same shape.
 
     The first half of the buckets are the distances 0, 1, 2, …; the rest widen logarithmically up to
-    `max_distance`, from where everything shares the last one. NumPy at trace time: a logarithm computed on a device
-    can move a boundary by one.
+    `max_distance`, from where everything shares the last one. NumPy at trace time: a logarithm
+    computed on a device can move a boundary by one.
     """
     distance = np.maximum(np.asarray(distance), 0)
     exact = num_buckets // 2
@@ -35,13 +37,13 @@ def causal_buckets(distance: np.ndarray, num_buckets: int, max_distance: int) ->
 class KVCache(struct.PyTreeNode):
     """The last `max_len` tokens, newest last; the first max_len - count slots are stale."""
 
-    keys: jax.Array  # [B, L, H, d]
-    values: jax.Array  # [B, L, H, d]
+    keys: jax.Array  # [B, H, L, d]
+    values: jax.Array  # [B, H, L, d]
     count: jax.Array  # [B] int32, tokens since the last reset, at most L
 
 
 class Attention(nnx.Module):
-    """o_i = Σ_j softmax_j(q_i · k_j / √d + bias[bucket(i - j)]) v_j over j ≤ i in the same segment."""
+    """o_i = Σ_j softmax_j(q_i · k_j / √d + bias[bucket(i - j)]) v_j, j ≤ i in the same segment."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Attention(nnx.Module):
 
     def init_carry(self, batch_shape: tuple[int, ...], dtype=jnp.float32) -> KVCache:
         """An empty cache; the next token starts a segment."""
-        shape = (*batch_shape, self.max_len, self.num_heads, self.head_dim)
+        shape = (*batch_shape, self.num_heads, self.max_len, self.head_dim)
         return KVCache(
             jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_shape, jnp.int32)
         )
@@ -94,8 +96,8 @@ class Attention(nnx.Module):
     ) -> tuple[KVCache | None, jax.Array]:
         """x [B, T, D], reset and valid bool [B, T] -> (carry, y [B, T, D]).
 
-        `valid` marks right padding: its rows are True then False. It only bounds what enters the cache, since a
-        causal model never looks at the padding anyway; y is meaningless there.
+        `valid` marks right padding: its rows are True then False. It only bounds what enters the
+        cache, since a causal model never looks at the padding anyway; y is meaningless there.
         """
         length = x.shape[1]
         query, key, value = self._project(x)
@@ -114,47 +116,54 @@ class Attention(nnx.Module):
         if segment is not None:
             cached = cached & (segment == 0)[:, :, None]
         allowed = jnp.broadcast_to(jnp.asarray(allowed), (x.shape[0], length, length))
-        keys = jnp.concatenate([carry.keys, key], axis=1)  # [B, L+T, H, d]
-        values = jnp.concatenate([carry.values, value], axis=1)
+        keys = jnp.concatenate([carry.keys, key], axis=2)  # [B, H, L+T, d]
+        values = jnp.concatenate([carry.values, value], axis=2)
         y = self._attend(query, keys, values, jnp.concatenate([cached, allowed], axis=2))
         return self._cache_after(keys, values, carry.count, reset, valid), y
 
     def step(
         self, x: jax.Array, carry: KVCache, reset: jax.Array | None = None
     ) -> tuple[KVCache, jax.Array]:
-        """One token: x [B, D], reset bool [B] -> (carry, y [B, D]). Costs O(max_len · D), whatever t is."""
+        """One token: x [B, D], reset bool [B] -> (carry, y [B, D]).
+
+        Its cost, O(max_len · D), does not depend on how many tokens came before.
+        """
         query, key, value = self._project(x[:, None])
         count = carry.count if reset is None else jnp.where(reset, 0, carry.count)
         count = jnp.minimum(count + 1, self.max_len)
-        keys = jnp.concatenate([carry.keys[:, 1:], key.astype(carry.keys.dtype)], axis=1)
-        values = jnp.concatenate([carry.values[:, 1:], value.astype(carry.values.dtype)], axis=1)
+        keys = jnp.concatenate([carry.keys[:, :, 1:], key], axis=2)
+        values = jnp.concatenate([carry.values[:, :, 1:], value], axis=2)
         slot = np.arange(self.max_len, dtype=np.int32)
         filled = slot[None] >= self.max_len - count[:, None]  # [B, L]
         y = self._attend(query, keys, values, filled[:, None, :])
         return KVCache(keys, values, count), y[:, 0]
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        heads = (*x.shape[:-1], self.num_heads, self.head_dim)
-        query = self.query(x).reshape(heads) * self.head_dim**-0.5
-        return query, self.key(x).reshape(heads), self.value(x).reshape(heads)
+        """Scaled queries, keys and values, each [B, H, T, d], from x [B, T, D]."""
+
+        def heads(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:2], self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
+
+        query = heads(self.query(x)) * self.head_dim**-0.5
+        return query, heads(self.key(x)), heads(self.value(x))
 
     def _attend(self, query, keys, values, allowed) -> jax.Array:
-        """query [B, T, H, d], keys and values [B, S, H, d], allowed [B or 1, T, S] -> [B, T, D].
+        """query [B, H, T, d], keys and values [B, H, S, d], allowed [B or 1, T, S] -> [B, T, D].
 
         The queries are the last T of the S positions.
         """
-        batch, length = query.shape[:2]
-        logits = jnp.einsum("bthd,bshd->bhts", query, keys)
-        logits = logits + self._bias(length, keys.shape[1])[None]
-        logits = jnp.where(allowed[:, None], logits, MASKED)
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits, axis=-1), values)
+        batch, _, length, _ = query.shape
+        logits = jnp.matmul(query, keys.swapaxes(2, 3)) + self._bias(length, keys.shape[2])[None]
+        logits = jnp.where(allowed[:, None], logits, MASKED)  # [B, H, T, S]
+        mixed = jnp.matmul(jax.nn.softmax(logits, axis=-1), values).transpose(0, 2, 1, 3)
         return self.out(mixed.reshape(batch, length, self.num_heads * self.head_dim))
 
     def _bias(self, length: int, span: int) -> jax.Array:
         """Bias [H, T, S] of the last T of S positions; it depends on the distance alone.
 
-        One bias per offset (key - query), then row i is that vector shifted by i, which repeating the vector and
-        cutting the copies one element shorter does without a [T, S] gather (and its scatter in the gradient).
+        One bias per offset (key - query), then row i is that vector shifted by i, which repeating
+        the vector and cutting the copies one element shorter does without a [T, S] gather (and its
+        scatter in the gradient).
         """
         count = length + span
         offset = np.arange(count)
@@ -170,18 +179,19 @@ class Attention(nnx.Module):
         return flat.reshape(self.num_heads, length, count - 1)[:, :, :span]
 
     def _cache_after(self, keys, values, count, reset, valid) -> KVCache:
-        """The last L positions up to each row's last valid token, out of [B, L+T, H, d]."""
-        batch, length = keys.shape[0], keys.shape[1] - self.max_len
+        """The last L positions up to each row's last valid token, out of [B, H, L+T, d]."""
+        batch, length = keys.shape[0], keys.shape[2] - self.max_len
         if reset is None:
             reset = jnp.zeros((batch, length), bool)
         if valid is None:
             used = jnp.full((batch,), length, jnp.int32)
-            keys, values = keys[:, length:], values[:, length:]
+            keys, values = keys[:, :, length:], values[:, :, length:]
         else:
             used = valid.sum(axis=1, dtype=jnp.int32)
             index = used[:, None] + np.arange(self.max_len, dtype=np.int32)[None]  # [B, L]
-            keys = jnp.take_along_axis(keys, index[:, :, None, None], axis=1)
-            values = jnp.take_along_axis(values, index[:, :, None, None], axis=1)
+            index = index[:, None, :, None]
+            keys = jnp.take_along_axis(keys, index, axis=2)
+            values = jnp.take_along_axis(values, index, axis=2)
         time = np.arange(length, dtype=np.int32)[None]
         # Where the last segment began; minus `count` if it began before this call.
         start = jnp.where(reset & (time < used[:, None]), time, -count[:, None]).max(axis=1)

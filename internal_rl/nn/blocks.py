@@ -1,20 +1,16 @@
 """Residual blocks and stacks of them (App. D.1): x += Mixer(Norm(x)); x += MLP(Norm(x))."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from internal_rl.config import ModelConfig
 from internal_rl.nn.attention import Attention
 from internal_rl.nn.hawk import Hawk
 from internal_rl.nn.layers import MLP, make_norm
 
-if TYPE_CHECKING:
-    from internal_rl.config import ModelConfig
 
-
-def residual_scale(cfg: "ModelConfig") -> float:
+def residual_scale(cfg: ModelConfig) -> float:
     """Variance scaling of the matrices that write into the residual stream."""
     match cfg.residual_init:
         case "same":
@@ -24,7 +20,7 @@ def residual_scale(cfg: "ModelConfig") -> float:
     raise ValueError(f"residual_init = {cfg.residual_init!r}: must be 'same' or 'depth_scaled'")
 
 
-def make_mixer(cfg: "ModelConfig", rngs: nnx.Rngs, max_len: int) -> Attention | Hawk:
+def make_mixer(cfg: ModelConfig, rngs: nnx.Rngs, max_len: int) -> Attention | Hawk:
     """The sequence mixer named `cfg.mixer`; `max_len` is the length of the attention's cache.
 
     Raises ValueError naming the setting for an unknown mixer or sizes that do not fit.
@@ -61,7 +57,7 @@ def make_mixer(cfg: "ModelConfig", rngs: nnx.Rngs, max_len: int) -> Attention | 
 class Block(nnx.Module):
     """One pre-norm residual block on the mixers' contract."""
 
-    def __init__(self, cfg: "ModelConfig", *, max_len: int, rngs: nnx.Rngs):
+    def __init__(self, cfg: ModelConfig, *, max_len: int, rngs: nnx.Rngs):
         if cfg.mlp_width < 1:
             raise ValueError(f"mlp_width = {cfg.mlp_width}: must be at least 1")
         self.mixer_norm = make_norm(cfg.norm, cfg.width, rngs)
@@ -95,17 +91,21 @@ class Stack(nnx.Module):
 
     The contract, which every mixer shares:
 
-    - `init_carry((B,))` is the state before the first token of an episode. A carry is a pytree of arrays of fixed
-      shape, batch first; floats are float32.
-    - `__call__(x [B, T, D], carry, reset [B, T], valid [B, T]) -> (carry, y [B, T, D])`, all tokens at once.
-      Without a carry the sequence starts fresh and None is returned in its place, at no cost.
-    - `step(x [B, D], carry, reset [B]) -> (carry, y [B, D])`, one token; same numbers as `__call__`.
-    - `reset` marks the first token of a new segment: nothing from before reaches it or anything after it.
-    - `valid` False marks tokens that do not exist: they change neither the carry nor any other token, and y is
-      meaningless there. Any pattern is accepted here; the mixers alone want it at the end of the row.
+    - `init_carry((B,))` is the state before the first token of an episode. A carry is a pytree of
+      arrays of fixed shape, batch first; floats are float32.
+    - `__call__(x [B, T, D], carry, reset [B, T], valid [B, T]) -> (carry, y [B, T, D])`, all tokens
+      at once. Without a carry the sequence starts fresh and None is returned in its place, at no
+      cost.
+    - `step(x [B, D], carry, reset [B]) -> (carry, y [B, D])`, one token; same numbers as
+      `__call__`.
+    - `reset` marks the first token of a new segment: nothing from before reaches it or anything
+      after it.
+    - `valid` False marks tokens that do not exist: they change neither the carry nor any other
+      token, and y is meaningless there. Any pattern is accepted here; the mixers alone want it at
+      the end of the row.
     """
 
-    def __init__(self, cfg: "ModelConfig", num_blocks: int, *, max_len: int, rngs: nnx.Rngs):
+    def __init__(self, cfg: ModelConfig, num_blocks: int, *, max_len: int, rngs: nnx.Rngs):
         """`max_len` is how many tokens attention reaches back (unused by Hawk)."""
         if num_blocks < 0:
             raise ValueError(f"num_blocks = {num_blocks}: must be at least 0")
@@ -123,7 +123,8 @@ class Stack(nnx.Module):
     ) -> tuple[tuple | None, jax.Array]:
         order = None
         if valid is not None:
-            # Move the tokens that exist to the front of each row; without gaps this is the identity.
+            # Move the tokens that exist to the front of each row; without gaps this is the
+            # identity.
             order = jnp.argsort(~valid, axis=1, stable=True)
             x = jnp.take_along_axis(x, order[:, :, None], axis=1)
             reset = None if reset is None else jnp.take_along_axis(reset, order, axis=1)

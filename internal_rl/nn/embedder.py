@@ -1,5 +1,8 @@
-"""The metacontroller's non-causal sequence embedding s(e_1:T) (App. D.2): a small Hawk stack and a read-out."""
+"""The metacontroller's non-causal sequence embedding s(e_1:T) (App. D.2): a small Hawk stack and a
+read-out.
+"""
 
+import math
 from typing import Literal
 
 import jax
@@ -18,7 +21,8 @@ Readout = Literal["last", "reverse", "bidirectional"]
 class SequenceEmbedder(nnx.Module):
     """Embeds a whole sequence: e [B, T, in] -> s [B, T, out].
 
-    Read-outs of the stack, after a final norm and a projection (the paper names none; `last` is its wording):
+    Read-outs of the stack, after a final norm and a projection (the paper names none; `last` is its
+    wording):
     last: the output at the last token, the same s at every t.
     reverse: the stack runs backwards in time, so s_t sees e_t:T.
     bidirectional: one stack each way, concatenated, so s_t sees everything.
@@ -33,12 +37,14 @@ class SequenceEmbedder(nnx.Module):
         readout: Readout,
         rngs: nnx.Rngs,
         *,
-        lru_blocks: int = 4,
+        lru_blocks: int | None = None,
         scale: float = 1.0,
         conv_width: int = 4,
         norm: Literal["layernorm", "rmsnorm"] = "rmsnorm",
     ):
         """`width` is that of the residual stream and of the RG-LRU; the MLPs are twice as wide.
+
+        `lru_blocks` is by default the largest of 4, 2 and 1 that divides `width`.
 
         Raises ValueError naming the setting for an unknown read-out or sizes that do not fit.
         """
@@ -53,7 +59,7 @@ class SequenceEmbedder(nnx.Module):
             depth=depth,
             mlp_width=2 * width,
             lru_width=width,
-            lru_blocks=lru_blocks,
+            lru_blocks=math.gcd(width, 4) if lru_blocks is None else lru_blocks,
             conv_width=conv_width,
             norm=norm,
             init_scale=scale,
@@ -70,14 +76,17 @@ class SequenceEmbedder(nnx.Module):
     ) -> jax.Array:
         """x [B, T, in], valid and reset bool [B, T] -> s [B, T, out].
 
-        `valid` marks right padding. `reset` marks the first tokens of packed segments, each of which is embedded
-        on its own. s is finite but meaningless at the padding.
+        `valid` marks right padding. `reset` marks the first tokens of packed segments, each of
+        which is embedded on its own. s is finite but meaningless at the padding.
         """
         x = self.embed(x)
         if self.readout == "last":
             y = self.norms[0](self.stacks[0](x, None, reset)[1])
             end = segment_ends(x.shape[:2], valid, reset)  # [B, T]
-            return jnp.take_along_axis(self.out(y), end[:, :, None], axis=1)
+            if reset is None:
+                end = end[:, :1]  # one end per row
+            s = self.out(jnp.take_along_axis(y, end[:, :, None], axis=1))
+            return jnp.broadcast_to(s, (*x.shape[:2], s.shape[-1]))
         # The stack is causal, so that padding at the end cannot reach the tokens before it.
         backward = self.norms[0](self._run_backward(self.stacks[0], x, valid, reset))
         if self.readout == "reverse":
@@ -86,7 +95,9 @@ class SequenceEmbedder(nnx.Module):
         return self.out(jnp.concatenate([backward, forward], axis=-1))
 
     def _run_backward(self, stack: Stack, x, valid, reset) -> jax.Array:
-        """Runs the stack from each row's last valid token to its first; the padding stays at the end."""
+        """Runs the stack from each row's last valid token to its first; the padding stays at the
+        end.
+        """
         batch, length = x.shape[:2]
         time = np.arange(length, dtype=np.int32)[None]
         if valid is None:

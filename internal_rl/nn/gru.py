@@ -11,15 +11,18 @@ ORTHOGONAL = nnx.initializers.orthogonal()
 
 
 class GRUHistory(nnx.Module):
-    """Gated recurrent unit over a sequence, on the mixers' contract (see `Stack`): [B, T, D] -> [B, T, H].
+    """Gated recurrent unit on the contract of `Stack`, but [B, T, D] -> [B, T, H].
 
-    r, u = σ(W e_t + b + V h_{t-1}) for the reset and update gates, n = tanh(W_n e_t + b_n + r ⊙ (V_n h_{t-1} + c)),
-    h_t = (1 - u) n + u h_{t-1}. The carry is h [B, H]; a segment starts from zero. The output at t is h_t: a reader
-    that may only see the past has to shift it.
+    r, u = σ(W e_t + b + V h_{t-1})              reset and update gates
+    n = tanh(W_n e_t + b_n + r ⊙ (V_n h_{t-1} + c))
+    h_t = (1 - u) ⊙ n + u ⊙ h_{t-1}
+
+    The carry is h [B, H]; a segment starts from zero. The output at t is h_t: a reader that may
+    only see the past has to shift it.
     """
 
-    def __init__(self, in_features: int, hidden: int, *, rngs: nnx.Rngs, scale: float = 1.0):
-        """`scale` is the variance scaling of the input kernel; the recurrent ones are orthogonal."""
+    def __init__(self, in_features: int, hidden: int, rngs: nnx.Rngs, *, scale: float = 1.0):
+        """`scale`: variance scaling of the input kernel. The recurrent ones are orthogonal."""
         if hidden < 1:
             raise ValueError(f"hidden = {hidden}: must be at least 1")
         self.input = dense(in_features, 3 * hidden, scale=scale, rngs=rngs)  # r, u, n
@@ -38,7 +41,10 @@ class GRUHistory(nnx.Module):
         reset: jax.Array | None = None,
         valid: jax.Array | None = None,
     ) -> tuple[jax.Array | None, jax.Array]:
-        """x [B, T, D], reset and valid bool [B, T] in any pattern -> (h_T [B, H] or None, h [B, T, H])."""
+        """x [B, T, D], reset and valid bool [B, T] -> (h_T [B, H] or None, h [B, T, H]).
+
+        `valid` may have any pattern.
+        """
         start = self.init_carry((x.shape[0],), x.dtype) if carry is None else carry
 
         def step(h, inputs):
@@ -48,8 +54,8 @@ class GRUHistory(nnx.Module):
                 after = jnp.where(valid_t[:, None], after, h)
             return after, after
 
-        swap = lambda y: None if y is None else jnp.moveaxis(y, 1, 0)  # noqa: E731
-        last, h = lax.scan(step, start, (swap(self.input(x)), swap(reset), swap(valid)))
+        inputs = jax.tree.map(lambda y: jnp.moveaxis(y, 1, 0), (self.input(x), reset, valid))
+        last, h = lax.scan(step, start, inputs)
         return (None if carry is None else last), jnp.moveaxis(h, 0, 1)
 
     def step(

@@ -1,4 +1,6 @@
-"""Hawk's recurrent block with the RG-LRU (De et al. 2024, arXiv 2402.19427, section 2.4 and appendix A)."""
+"""Hawk's recurrent block with the RG-LRU (De et al. 2024, arXiv 2402.19427, section 2.4 and
+appendix A).
+"""
 
 from typing import Literal
 
@@ -30,9 +32,11 @@ def _bounded_sqrt_jvp(primals, tangents):
 
 
 def ring_init(key: jax.Array, width: int, applies_to: Literal["a", "a_pow_c"]) -> jax.Array:
-    """a_param [width] such that exp(-softplus(a_param)), or its c-th power, is uniform by area on the ring."""
+    """a_param [width] such that exp(-softplus(a_param)), or its c-th power, is uniform by area on
+    the ring.
+    """
     low, high = RING
-    radius = jnp.sqrt(jax.random.uniform(key, (width,)) * (high**2 - low**2) + low**2)
+    radius = jnp.sqrt(jax.random.uniform(key, (width,), jnp.float32) * (high**2 - low**2) + low**2)
     rate = -jnp.log(radius) / (1.0 if applies_to == "a" else C)  # softplus(a_param)
     return jnp.log(jnp.expm1(rate))
 
@@ -81,13 +85,14 @@ class Hawk(nnx.Module):
         init, size = scaled_normal(scale), lru_width // lru_blocks
         self.conv_kernel = nnx.Param(init(rngs.params(), (conv_width, lru_width), jnp.float32))
         self.conv_bias = nnx.Param(jnp.zeros((lru_width,), jnp.float32))
-        # Both gates as one map: block k of the input -> block k of r, then block k of i.
-        blocks = [
-            jnp.stack([init(rngs.params(), (size, size), jnp.float32) for _ in range(lru_blocks)])
-            for _ in range(2)
-        ]
-        self.gates_kernel = nnx.Param(jnp.concatenate(blocks, axis=2))  # [n, R/n, 2R/n]
-        self.gates_bias = nnx.Param(jnp.zeros((lru_blocks, 2 * size), jnp.float32))
+
+        def blocks() -> nnx.Param:  # [n, R/n, R/n]
+            keys = jax.random.split(rngs.params(), lru_blocks)
+            return nnx.Param(jnp.stack([init(key, (size, size), jnp.float32) for key in keys]))
+
+        self.r_kernel, self.i_kernel = blocks(), blocks()  # W_a, W_x of the paper
+        self.r_bias = nnx.Param(jnp.zeros((lru_blocks, size), jnp.float32))
+        self.i_bias = nnx.Param(jnp.zeros((lru_blocks, size), jnp.float32))
         self.a_param = nnx.Param(ring_init(rngs.params(), lru_width, ring_applies_to))
         self.lru_width, self.lru_blocks, self.conv_width = lru_width, lru_blocks, conv_width
         self.scan_method: ScanMethod = scan_method
@@ -172,13 +177,17 @@ class Hawk(nnx.Module):
 
     def _rg_lru_inputs(self, c: jax.Array) -> tuple[jax.Array, jax.Array]:
         """log a_t and i_t ⊙ c_t, both [B, T, R], from the convolved input."""
-        blocks = c.reshape(*c.shape[:-1], self.lru_blocks, -1)
-        # Full float32: errors of the decay would compound over time.
-        gates = jnp.einsum(
-            "btni,nij->btnj", blocks, self.gates_kernel[...], precision=lax.Precision.HIGHEST
-        )
-        gates = jax.nn.sigmoid(gates + self.gates_bias[...][None, None])
-        r, i = (gate.reshape(c.shape) for gate in jnp.split(gates, 2, axis=-1))
+        # Blocks first, then plain matrix products: four times faster on CPU than the same einsum.
+        blocks = c.reshape(-1, self.lru_blocks, self.lru_width // self.lru_blocks)
+        blocks = blocks.transpose(1, 0, 2)  # [n, B·T, R/n]
+
+        def gate(kernel: nnx.Param, bias: nnx.Param) -> jax.Array:
+            # Full float32: errors of the decay would compound over time.
+            logits = jnp.matmul(blocks, kernel[...], precision=lax.Precision.HIGHEST)
+            logits = (logits + bias[...][:, None]).transpose(1, 0, 2).reshape(c.shape)
+            return jax.nn.sigmoid(logits)
+
+        r, i = gate(self.r_kernel, self.r_bias), gate(self.i_kernel, self.i_bias)
         softplus = jnp.logaddexp(self.a_param[...], 0)
         return -C * r * softplus.reshape(1, 1, -1), i * c
 

@@ -1,6 +1,7 @@
 """Dense layers, norms, the block's MLP, and the weight-decay mask.
 
-Every layer acts on the last axis, keeps the dtype of its input and works under strict dtype and rank promotion.
+Every layer acts on the last axis, keeps the dtype of its input and works under strict dtype and
+rank promotion.
 """
 
 from typing import Literal
@@ -13,7 +14,8 @@ from jax import lax
 Norm = Literal["layernorm", "rmsnorm"]
 NORM_EPSILON = 1e-6
 
-# Parameters, by attribute name, that weight decay leaves alone. Names ending in "_bias" or "_scale" join them.
+# Parameters, by attribute name, that weight decay leaves alone. Names ending in "_bias" or "_scale"
+# join them.
 UNDECAYED = ("bias", "scale", "a_param", "log_std")
 
 
@@ -23,7 +25,9 @@ def per_feature(param: nnx.Param, x: jax.Array) -> jax.Array:
 
 
 def scaled_normal(scale: float) -> nnx.Initializer:
-    """Normal with variance scale / fan-in, the initialiser of every weight matrix (App. D.1: scale 0.1)."""
+    """Normal with variance scale / fan-in, the initialiser of every weight matrix (App. D.1: scale
+    0.1).
+    """
     if scale < 0:
         raise ValueError(f"init scale = {scale}: must be at least 0")
     if scale == 0:  # variance_scaling refuses 0
@@ -84,12 +88,14 @@ class MLP(nnx.Module):
         in_features: int,
         hidden: int,
         out_features: int,
-        *,
         rngs: nnx.Rngs,
+        *,
         scale: float = 0.1,
         out_scale: float | None = None,
     ):
-        """`scale` is the variance scaling of both kernels, unless `out_scale` sets the second one's."""
+        """`scale` is the variance scaling of both kernels, unless `out_scale` sets the second
+        one's.
+        """
         self.hidden = dense(in_features, hidden, scale=scale, rngs=rngs)
         out_scale = scale if out_scale is None else out_scale
         self.out = dense(hidden, out_features, scale=out_scale, rngs=rngs)
@@ -101,9 +107,10 @@ class MLP(nnx.Module):
 def decay_mask(params):
     """Which parameters weight decay acts on, for `optax.adamw(mask=decay_mask)`.
 
-    Args: params, the state of `nnx.split(model, nnx.Param)` or any nested dict of arrays with the same names.
-    Returns the same pytree with a Python bool at every leaf: False for biases, norm scales, the RG-LRU's a,
-    relative-position tables and log standard deviations, True for everything else.
+    Args: params, the state of `nnx.split(model, nnx.Param)` or any nested dict of arrays with the
+    same names. Returns the same pytree with a Python bool at every leaf: False for biases, norm
+    scales, the RG-LRU's a, relative-position tables and log standard deviations, True for
+    everything else.
     """
 
     def decays(path, _leaf) -> bool:

@@ -1,10 +1,9 @@
 """Diagonal linear recurrence h_t = a_t ⊙ h_{t-1} + x_t, the engine under the RG-LRU.
 
-Two interchangeable ways to run it, a loop over time and a tree; both get the hand-written gradient below, which
-keeps one state per step instead of the intermediate values of the loop or tree.
+Two interchangeable ways to run it, a loop over time and a tree; both get the hand-written gradient
+below, which keeps one state per step instead of the intermediate values of the loop or tree.
 """
 
-from functools import partial
 from typing import Literal
 
 import jax
@@ -22,10 +21,11 @@ def diagonal_scan(
     Args:
       a, x: [B, T, R] real. A segment starts where a_t = 0.
       h0: [B, R] state before the first step; None is zero.
-      method: "loop" (lax.scan: fastest on CPU), "tree" (lax.associative_scan: depth log T), or "auto", which
-        picks "loop" on CPU and "tree" elsewhere.
+      method: "loop" (lax.scan: fastest on CPU), "tree" (lax.associative_scan: depth log T), or
+        "auto", which picks "loop" on CPU and "tree" elsewhere.
     Returns h [B, T, R] and the last state [B, R], computed and returned in float32 at least.
-    Differentiable in a, x and h0 in reverse mode, repeatedly. Raises ValueError for an unknown method.
+    Differentiable in a, x and h0 in reverse mode, repeatedly. Raises ValueError for an unknown
+    method.
     """
     if method == "auto":
         method = "loop" if jax.default_backend() == "cpu" else "tree"
@@ -33,10 +33,7 @@ def diagonal_scan(
         raise ValueError(f"method = {method!r}: must be 'auto', 'loop' or 'tree'")
     a, x = _at_least_float32(a), _at_least_float32(x)
     h0 = jnp.zeros_like(x[:, 0]) if h0 is None else h0.astype(x.dtype)
-    if x.shape[1] == 1:
-        h = a * h0[:, None] + x
-    else:
-        h = _scan(method, a, x, h0)
+    h = a * h0[:, None] + x if x.shape[1] == 1 else _scan(method, a, x, h0)
     # Reading the last state off h adds its cotangent to that of h_T.
     return h, h[:, -1]
 
@@ -66,12 +63,11 @@ def _run(method: str, a: jax.Array, x: jax.Array, h0: jax.Array, reverse: bool) 
     return lax.associative_scan(combine, (a, x), axis=1, reverse=reverse)[1]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(method: str, a: jax.Array, x: jax.Array, h0: jax.Array) -> jax.Array:
+def _scan_forwards(method: str, a: jax.Array, x: jax.Array, h0: jax.Array) -> jax.Array:
     return _run(method, a, x, h0, reverse=False)
 
 
-def _scan_forward(method, a, x, h0):
+def _scan_keep(method, a, x, h0):
     h = _run(method, a, x, h0, reverse=False)
     return h, (a, h, h0)
 
@@ -85,4 +81,5 @@ def _scan_backward(method, residuals, g):
     return total * previous_h, total, a[:, 0] * total[:, 0]
 
 
-_scan.defvjp(_scan_forward, _scan_backward)
+_scan = jax.custom_vjp(_scan_forwards, nondiff_argnums=(0,))
+_scan.defvjp(_scan_keep, _scan_backward)

@@ -1,0 +1,370 @@
+"""The command line: `internal-rl pretrain|discover|reinforce|evaluate|render|export|demo`.
+
+Each command is a dataclass (its fields are the flags, its docstring the help) and a function in `internal_rl.pipeline`,
+`internal_rl.demo` or `internal_rl.report`. A mistake of the user's ends in one line on stderr and exit code 2.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+import tyro
+
+import configs
+from internal_rl.config import (
+    Config,
+    DiscoverConfig,
+    EnvConfig,
+    EvaluateConfig,
+    MetacontrollerConfig,
+    ModelConfig,
+    PretrainConfig,
+    ReinforceConfig,
+    RuntimeConfig,
+)
+from internal_rl.errors import UserError, nearest
+
+DEFAULT_PRESET = "gridworld-laptop"
+
+
+@dataclass
+class RunFlags:
+    """Flags of every stage that trains."""
+
+    run: Path
+    """Run directory to make."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --run, with the config it was started with."""
+    overwrite: bool = False
+    """Replace an existing run directory."""
+    seeds: int = 1
+    """Independent seeds, trained at once (vmapped)."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+@dataclass
+class Pretrain(RunFlags):
+    """Stage 1: pretrain a base model on unlabelled expert behaviour."""
+
+    preset: str = DEFAULT_PRESET
+    """Named config to start from; the flags below change single fields."""
+    seed: int = 0
+    """The one seed of the run."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass
+class Discover(RunFlags):
+    """Stage 2: discover abstract actions with a metacontroller on a frozen base model."""
+
+    base: Path = Path()
+    """Pretrain run to build on."""
+    base_seed: int = 0
+    """Which of its seeds."""
+    preset: str = ""
+    """Preset for this stage's settings; default: those stored in --base."""
+    seed: int = 0
+    """The one seed of the run."""
+    metacontroller: MetacontrollerConfig = field(default_factory=MetacontrollerConfig)
+    discover: DiscoverConfig = field(default_factory=DiscoverConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass
+class Reinforce(RunFlags):
+    """Stage 3: RL on the held-out tasks, in code space (internal) or on raw actions."""
+
+    parent: Path = Path()
+    """Discover run (method internal) or pretrain run (method raw_action) to build on."""
+    parent_seed: int = 0
+    """Which of its seeds."""
+    preset: str = ""
+    """Preset for this stage's settings; default: those stored in --parent."""
+    seed: int = 0
+    """The one seed of the run."""
+    heldout_tasks: tuple[str, ...] = ()
+    """Tasks to train on instead of the config's held-out tasks, e.g. 0123."""
+    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass
+class Evaluate:
+    """Stage 4: success on fresh layouts. What is measured follows from the stage of --run."""
+
+    run: Path
+    """Run of any stage. pretrain: uncontrolled model and labelled-controller steering. discover: prior sampling and
+    switch alignment. reinforce: the trained policies."""
+    tasks: tuple[str, ...] = ()
+    """Any task set, e.g. 0123 1032; default: the config's held-out tasks."""
+    output: Path | None = None
+    """JSON file to write; default: evaluation.json inside --run."""
+    overwrite: bool = False
+    """Replace an existing output file."""
+    seeds: int = 3
+    """Seeds of prior sampling and of steering (a trained run brings its own)."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+@dataclass
+class Render:
+    """Draw one episode as a GIF and three expert trajectories with β over the true sub-goals."""
+
+    run: Path
+    """Discover or reinforce run."""
+    output: Path | None = None
+    """Folder for the pictures; default: figures/ inside --run."""
+    seed: int = 0
+    """Seed of the layouts."""
+    overwrite: bool = False
+    """Replace existing pictures."""
+
+
+@dataclass
+class Export:
+    """Write trained weights as safetensors with a JSON description."""
+
+    run: Path
+    """Run of any stage."""
+    output: Path
+    """Safetensors file to write."""
+    seed_index: int = 0
+    """Which seed of the run."""
+    overwrite: bool = False
+    """Replace an existing file."""
+
+
+@dataclass
+class Demo:
+    """All four stages on the held-out task, with baselines, figures and a report."""
+
+    run: Path = Path("runs/demo")
+    """Folder for the demo's run directories, summary.json and report.md."""
+    preset: str = DEFAULT_PRESET
+    """Named config."""
+    scratch: bool = False
+    """Train base model and metacontroller too, instead of starting from those that come with the package."""
+    seeds: int = 3
+    """RL seeds."""
+    resume: bool = False
+    """Go on after an interruption."""
+    overwrite: bool = False
+    """Replace an existing demo folder."""
+    progress: bool = True
+    """Show progress bars."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        print(f"internal-rl: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"internal-rl: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+def _dispatch(argv: list[str]) -> int:
+    from internal_rl.runs.cache import enable_compilation_cache
+
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    name, rest = argv[0], argv[1:]
+    if name not in _COMMANDS:
+        raise UserError(
+            f"unknown command '{name}'; did you mean '{nearest(name, _COMMANDS)}'? "
+            f"allowed: {', '.join(_COMMANDS)}"
+        )
+    command, execute = _COMMANDS[name]
+    default = _defaults(command, rest)
+    try:
+        args = tyro.cli(
+            command, prog=f"internal-rl {name}", args=rest, default=default, description=command.__doc__
+        )
+    except SystemExit as stop:  # tyro has printed help or what is wrong with the flags
+        return int(stop.code or 0)
+    enable_compilation_cache()
+    execute(args)
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: internal-rl COMMAND [flags]; internal-rl COMMAND --help explains every flag", ""]
+    for name, (command, _) in _COMMANDS.items():
+        lines.append(f"  {name:10} {(command.__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", f"presets: {', '.join(configs.names())}"])
+
+
+def _flag(argv: Sequence[str], name: str) -> str | None:
+    """Value of --name in argv, before tyro sees it: it decides on the defaults of all other flags."""
+    for i, word in enumerate(argv):
+        if word == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _defaults(command: type, argv: Sequence[str]):
+    """A command's defaults: fields of the named preset, or of the run that it builds on."""
+    if "--help" in argv or "-h" in argv:
+        config = configs.get(_flag(argv, "preset") or DEFAULT_PRESET)
+    elif command in (Discover, Reinforce, Evaluate):
+        from internal_rl.runs.run_dir import open_run
+
+        flag = {Discover: "base", Reinforce: "parent", Evaluate: "run"}[command]
+        parent = _flag(argv, flag)
+        resumed = "--resume" in argv and _flag(argv, "run")
+        source = _flag(argv, "run") if resumed else parent
+        if source is None:
+            raise UserError(
+                f"--{flag} is missing; internal-rl {command.__name__.lower()} needs the run directory it builds on"
+            )
+        preset = _flag(argv, "preset")
+        config = configs.get(preset) if preset else open_run(source).config
+    else:
+        config = configs.get(_flag(argv, "preset") or DEFAULT_PRESET)
+    required = {"run": tyro.MISSING, "output": tyro.MISSING}
+    values = {}
+    for f in dataclasses.fields(command):
+        if hasattr(config, f.name):
+            values[f.name] = getattr(config, f.name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            values[f.name] = required[f.name]
+    return command(**values)
+
+
+def _pretrain(args: Pretrain) -> None:
+    from internal_rl.pipeline import run_pretrain
+
+    config = dataclasses.replace(
+        configs.get(args.preset),
+        **{name: getattr(args, name) for name in ("seed", "env", "model", "pretrain", "runtime")},
+    )
+    run = run_pretrain(config, args.run, **_run_flags(args))
+    print(f"pretrain: done, in {run.path}")
+
+
+def _discover(args: Discover) -> None:
+    from internal_rl.pipeline import run_discover
+    from internal_rl.runs.run_dir import open_run
+
+    if args.resume:
+        base = open_run(args.run, "discover").parent("pretrain")
+    else:
+        base = open_run(args.base, "pretrain")
+    config = dataclasses.replace(
+        base.config,
+        **{n: getattr(args, n) for n in ("seed", "metacontroller", "discover", "runtime")},
+    )
+    run = run_discover(config, args.run, base, base_seed=args.base_seed, **_run_flags(args))
+    print(f"discover: done, in {run.path}")
+
+
+def _reinforce(args: Reinforce) -> None:
+    from internal_rl.pipeline import run_reinforce
+    from internal_rl.runs.run_dir import open_run
+
+    internal = args.reinforce.method == "internal"
+    stage = "discover" if internal else "pretrain"
+    if args.resume:
+        parent = open_run(args.run, "reinforce")
+        stage = "discover" if parent.config.reinforce.method == "internal" else "pretrain"
+        parent = parent.parent(stage)
+    else:
+        parent = open_run(args.parent, stage)
+    config = dataclasses.replace(
+        parent.config, **{n: getattr(args, n) for n in ("seed", "reinforce", "runtime")}
+    )
+    if args.heldout_tasks:
+        env = dataclasses.replace(config.env, heldout_tasks=args.heldout_tasks)
+        config = dataclasses.replace(config, env=env)
+    run = run_reinforce(
+        config, args.run, parent, parent_seed=args.parent_seed, **_run_flags(args)
+    )
+    print(f"reinforce: done, in {run.path}")
+
+
+def _evaluate(args: Evaluate) -> None:
+    from internal_rl.report import evaluate_run
+    from internal_rl.runs.run_dir import open_run, write_json
+
+    run = open_run(args.run)
+    output = args.output or run.path / "evaluation.json"
+    _refuse_overwrite(output, args.overwrite)
+    config = dataclasses.replace(run.config, evaluate=args.evaluate)
+    result = evaluate_run(run, config, args.tasks or config.env.heldout_tasks, args.seeds)
+    write_json(output, result)
+    print(json.dumps(result, indent=2))
+
+
+def _render(args: Render) -> None:
+    from internal_rl.report import render_run
+    from internal_rl.runs.run_dir import open_run
+
+    run = open_run(args.run)
+    folder = args.output or run.figures_dir
+    for name in ("episode.gif", "switching.png"):
+        _refuse_overwrite(folder / name, args.overwrite)
+    for path in render_run(run, folder, seed=args.seed):
+        print(path)
+
+
+def _export(args: Export) -> None:
+    from internal_rl.pipeline import load_params
+    from internal_rl.runs.checkpoint import export_params
+    from internal_rl.runs.run_dir import open_run
+
+    run = open_run(args.run)
+    _refuse_overwrite(args.output, args.overwrite)
+    metadata = {"stage": run.stage, "preset": run.config.name, "seed": run.config.seed}
+    export_params(args.output, load_params(run, args.seed_index), metadata)
+    print(args.output)
+
+
+def _demo(args: Demo) -> None:
+    from internal_rl.demo import run_demo
+
+    run_demo(
+        configs.get(args.preset),
+        args.run,
+        scratch=args.scratch,
+        seeds=args.seeds,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        progress=args.progress,
+    )
+
+
+def _run_flags(args: RunFlags) -> dict:
+    names = ("seeds", "resume", "overwrite", "progress")
+    return {name: getattr(args, name) for name in names}
+
+
+def _refuse_overwrite(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another name, or pass --overwrite to replace it")
+
+
+_COMMANDS: dict[str, tuple[type, Callable]] = {
+    "pretrain": (Pretrain, _pretrain),
+    "discover": (Discover, _discover),
+    "reinforce": (Reinforce, _reinforce),
+    "evaluate": (Evaluate, _evaluate),
+    "render": (Render, _render),
+    "export": (Export, _export),
+    "demo": (Demo, _demo),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,315 @@
+"""The main job in one command: four stages, the raw-action baseline, a table, figures and a report.
+
+A demo folder holds one run directory per stage, `demo.json` (what was asked for and which seconds are spent),
+`summary.json`, `report.md` and the figures. Every step can be interrupted and gone on with.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from internal_rl import pipeline
+from internal_rl.analysis.oracle import oracle_nll
+from internal_rl.config import Config
+from internal_rl.errors import UserError
+from internal_rl.report import draw_episode, draw_switching, evaluate_run, policy_outcome
+from internal_rl.runs import plots
+from internal_rl.runs.config_io import config_to_json
+from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.run_dir import RunDir, create, open_run, write_json
+from internal_rl.stages import evaluate
+from internal_rl.validate import validate
+from internal_rl.world import heldout_world, pretrain_world
+
+PACKAGED_WEIGHTS = "weights"
+
+
+def run_demo(
+    config: Config,
+    folder: Path,
+    *,
+    scratch: bool,
+    seeds: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run everything into `folder`, write summary.json and report.md there and return the summary.
+
+    Args:
+        config: preset.
+        folder: made if needed. An existing demo folder needs `resume` or `overwrite`.
+        scratch: train base model and metacontroller; otherwise take those that come with the package.
+        seeds: RL seeds.
+
+    Raises:
+        UserError: the folder is in the way, or belongs to a demo that was started differently.
+    """
+    validate(config)
+    asked = {"config": config_to_json(config), "scratch": scratch, "seeds": seeds}
+    log = _open_folder(folder, asked, resume, overwrite)
+
+    def stage(name: str, run: Callable[[Path, bool], RunDir]) -> RunDir:
+        path = folder / name
+        if log["seconds"].get(name) is not None:
+            return open_run(path)
+        started = time.perf_counter()
+        result = run(path, path.exists())
+        # An interrupted sitting's seconds are in the run's own timing.jsonl; this counts the last one.
+        log["seconds"][name] = time.perf_counter() - started
+        write_json(folder / "demo.json", log)
+        return result
+
+    options = {"progress": progress}
+    if scratch:
+        base = stage(
+            "pretrain",
+            lambda path, again: pipeline.run_pretrain(config, path, resume=again, **options),
+        )
+        meta = stage(
+            "discover",
+            lambda path, again: pipeline.run_discover(config, path, base, resume=again, **options),
+        )
+    else:
+        base = stage("pretrain", lambda path, _: import_packaged(config, "pretrain", path, None))
+        meta = stage("discover", lambda path, _: import_packaged(config, "discover", path, base))
+    internal = stage(
+        "reinforce_internal",
+        lambda path, again: pipeline.run_reinforce(
+            config, path, meta, seeds=seeds, resume=again, **options
+        ),
+    )
+    raw_config = replace(config, reinforce=config.raw_action)
+    raw = stage(
+        "reinforce_raw_action",
+        lambda path, again: pipeline.run_reinforce(
+            raw_config, path, base, seeds=seeds, resume=again, **options
+        ),
+    )
+
+    started = time.perf_counter()
+    summary = _measure(config, base, meta, internal, raw, seeds)
+    figures = _draw(config, folder, base, meta, internal, raw)
+    log["seconds"]["evaluate"] = time.perf_counter() - started
+    summary["wall_seconds"] = _wall_seconds(log["seconds"])
+    summary["scratch"] = scratch
+    write_json(folder / "summary.json", summary)
+    (folder / "report.md").write_text(_report(config, summary, figures), encoding="utf-8")
+    print(_table(summary))
+    print(f"\n{folder / 'report.md'}\n{folder / 'summary.json'}")
+    return summary
+
+
+def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | None) -> RunDir:
+    """A run directory around the weights that come with the package.
+
+    Raises:
+        UserError: there are none for this preset.
+    """
+    source = resources.files("configs") / PACKAGED_WEIGHTS / config.name
+    files = [source / f"{stage}.safetensors", source / f"{stage}.json"]
+    if not all(file.is_file() for file in files):
+        raise UserError(
+            f"no packaged {stage} weights for preset '{config.name}'; run the demo with --scratch"
+        )
+    parents = {} if parent is None else {"pretrain": parent}
+    run = create(path, stage, config, parents=parents, overwrite=path.exists())
+    (run.path / "weights").mkdir()
+    for file in files:
+        (run.path / "weights" / file.name).write_bytes(file.read_bytes())
+    pipeline.load_params(run)  # shapes and checksums are checked here, not after an hour of RL
+    run.set_status("done")
+    return run
+
+
+def _open_folder(folder: Path, asked: dict, resume: bool, overwrite: bool) -> dict[str, Any]:
+    record = folder / "demo.json"
+    if folder.exists() and any(folder.iterdir()):
+        if not record.is_file():
+            raise UserError(f"{folder} exists and holds no demo; choose another folder with --run")
+        if overwrite:
+            shutil.rmtree(folder)
+        elif not resume:
+            raise UserError(f"demo {folder} exists; pass --resume to go on, or --overwrite")
+        else:
+            log = json.loads(record.read_text(encoding="utf-8"))
+            if log["asked"] != asked:
+                raise UserError(
+                    f"demo {folder} was started with another config or other flags; "
+                    "pass --overwrite, or choose another folder with --run"
+                )
+            return log
+    folder.mkdir(parents=True, exist_ok=True)
+    log = {"asked": asked, "seconds": {}}
+    write_json(record, log)
+    return log
+
+
+def _measure(
+    config: Config, base: RunDir, meta: RunDir, internal: RunDir, raw: RunDir, seeds: int
+) -> dict[str, Any]:
+    tasks = config.env.heldout_tasks
+    world = heldout_world(config.env)
+    of_base = evaluate_run(base, config, tasks, seeds)
+    of_meta = evaluate_run(meta, config, tasks, seeds)
+    methods = {}
+    for run in (internal, raw):
+        name, outcome = policy_outcome(run, run.config, world)
+        cfg = run.config.reinforce
+        episodes = cfg.iterations * cfg.batch_size
+        methods[name] = {**evaluate.summarise(outcome, seed=config.seed), "episodes": episodes}
+    methods["prior_sampling"] = {**of_meta["prior_sampling"], "episodes": 0}
+    methods["uncontrolled"] = {**of_base["uncontrolled"], "episodes": 0}
+    oracle = jax.jit(lambda key: oracle_nll(key, pretrain_world(config.env), 4096))
+    return {
+        "preset": config.name,
+        "tasks": list(tasks),
+        "seeds": seeds,
+        "methods": methods,
+        "switching": of_meta["switching"],
+        "steering": of_base["steering"],
+        "oracle_nats_per_step": {
+            k: float(v) for k, v in oracle(jax.random.key(config.seed)).items()
+        },
+        "env_steps_per_second": _env_steps_per_second(internal, seeds),
+        "device": internal.info["device"],
+        "git": internal.info["git"],
+    }
+
+
+def _env_steps_per_second(run: RunDir, seeds: int) -> float:
+    """Environment steps of all seeds over the seconds of the training loop, without compilation."""
+    from internal_rl.runs.loop import timing_totals
+
+    metrics = read_metrics(run)
+    per_iteration = float(np.mean(metrics["episode_length"])) * run.config.reinforce.batch_size
+    steps = per_iteration * run.config.reinforce.iterations * seeds
+    return steps / timing_totals(run)["wall_seconds"]
+
+
+def _wall_seconds(seconds: dict[str, float]) -> dict[str, float]:
+    wall = {
+        "pretrain": seconds["pretrain"],
+        "discover": seconds["discover"],
+        "reinforce": seconds["reinforce_internal"] + seconds["reinforce_raw_action"],
+        "evaluate": seconds["evaluate"],
+    }
+    install = os.environ.get("INTERNAL_RL_INSTALL_SECONDS")
+    if install:
+        wall["install"] = float(install)
+    wall["total"] = sum(wall.values())
+    return wall
+
+
+def _draw(
+    config: Config, folder: Path, base: RunDir, meta: RunDir, internal: RunDir, raw: RunDir
+) -> dict[str, str]:
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    frozen = pipeline.load_frozen(meta)
+    curves = {}
+    for name, run in (("internal RL", internal), ("raw-action RL", raw)):
+        metrics = read_metrics(run)
+        success = np.atleast_2d(metrics["success"].T)
+        curves[name] = (metrics["step"] * run.config.reinforce.batch_size, success)
+    chunk = config.runtime.log_every * config.reinforce.batch_size
+    plots.learning_curves(
+        figures / "learning_curves.png",
+        curves,
+        title=f"Held-out task {', '.join('-'.join(t) for t in config.env.heldout_tasks)}",
+        episodes_per_point=chunk,
+    )
+    draw_switching(config, frozen, figures / "switching.png")
+    draw_episode(config, frozen, pipeline.load_params(internal), figures / "episode.gif")
+    drawn = {
+        "learning_curves": "figures/learning_curves.png",
+        "switching": "figures/switching.png",
+        "episode": "figures/episode.gif",
+    }
+    trained = {
+        stage: read_metrics(run) for stage, run in (("pretrain", base), ("discover", meta))
+    }
+    losses = {
+        stage: {"action NLL": (metrics["step"], metrics["action_nll"])}
+        for stage, metrics in trained.items()
+        if metrics
+    }
+    if losses:
+        plots.stage_losses(figures / "losses.png", losses)
+        drawn["losses"] = "figures/losses.png"
+    return drawn
+
+
+_LABELS = {
+    "internal_rl": "internal RL",
+    "raw_action": "raw-action RL",
+    "prior_sampling": "prior sampling, z ~ N(0, I)",
+    "uncontrolled": "base model, uncontrolled",
+}
+
+
+def _table(summary: dict[str, Any]) -> str:
+    lines = [
+        "| method | training episodes per seed | success (IQM) | 95 % interval | sub-goals reached |",
+        "|---|---|---|---|---|",
+    ]
+    for name, label in _LABELS.items():
+        row = summary["methods"][name]
+        low, high = row["ci95"]
+        lines.append(
+            f"| {label} | {row['episodes']:,} | {row['success_iqm']:.3f} | "
+            f"[{low:.3f}, {high:.3f}] | {row['subgoals']:.2f} |"
+        )
+    steering = summary["steering"]
+    low, high = steering["ci95"]
+    lines.append(
+        f"| labelled controllers (know the goals) | 0 | {steering['success']:.3f} | "
+        f"[{low:.3f}, {high:.3f}] | {steering['subgoals']:.2f} |"
+    )
+    return "\n".join(lines)
+
+
+def _report(config: Config, summary: dict[str, Any], figures: dict[str, str]) -> str:
+    switching, wall = summary["switching"], summary["wall_seconds"]
+    task = ", ".join("-".join(task) for task in config.env.heldout_tasks)
+    origin = (
+        "All four stages were trained in this run."
+        if summary["scratch"]
+        else "Base model and metacontroller are the ones that come with the package; RL and evaluation ran here."
+    )
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in wall.items())
+    parts = [
+        "# Internal RL on gridworld-pinpad",
+        f"Preset `{config.name}`, held-out task {task}, {summary['seeds']} RL seeds. {origin}",
+        _table(summary),
+        (
+            f"Every figure in the table is measured on {summary['methods']['internal_rl']['evaluation_episodes']} fresh "
+            "solvable layouts per seed. Intervals resample seeds, then episodes; where no episode (or every one) "
+            "succeeded, the Wilson interval of the pooled episodes is given."
+        ),
+        (
+            f"Hard switches against true sub-goal changes, first step left out: precision {switching['precision']:.2f}, "
+            f"recall {switching['recall']:.2f}, F1 {switching['f1']:.2f}; "
+            f"{switching['switches_per_episode']:.1f} switches per episode."
+        ),
+        f"Wall time: {seconds}. Internal RL ran {summary['env_steps_per_second']:,.0f} environment steps per second.",
+        "## Success during RL",
+        f"![learning curves]({figures['learning_curves']})",
+        "## When the metacontroller switches",
+        f"![switching]({figures['switching']})",
+        "## One episode on the held-out task",
+        "The trace is the gate β_t; below it the active code z_t and the true sub-goal.",
+        f"![episode]({figures['episode']})",
+    ]
+    if "losses" in figures:
+        parts += ["## Losses of the first two stages", f"![losses]({figures['losses']})"]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,215 @@
+"""The stages as whole runs: directories in, directories out. The CLI, the demo and the tests all go through here.
+
+Each `run_*` validates, makes (or reopens) the run directory, trains to the end and returns the directory. A state has a
+leading seed axis only if the run has several seeds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from internal_rl.config import Config
+from internal_rl.errors import UserError
+from internal_rl.networks import Params, base_network
+from internal_rl.runs import loop, run_dir
+from internal_rl.runs.checkpoint import Checkpoints, import_params
+from internal_rl.runs.run_dir import RunDir
+from internal_rl.stages import discover, pretrain, reinforce
+from internal_rl.validate import validate
+from internal_rl.world import pretrain_world
+
+STAGES = ("pretrain", "discover", "reinforce")
+
+
+def run_pretrain(
+    config: Config,
+    path: Path,
+    *,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Stage 1 in `path`."""
+    run, config, seeds = _open("pretrain", config, path, {}, seeds, resume, overwrite)
+    state = _init(lambda key: pretrain.init(config, key), config.seed, seeds)
+    loop.run(
+        "pretrain",
+        state,
+        pretrain.make_update(config),
+        total_steps=config.pretrain.steps,
+        runtime=config.runtime,
+        run=run,
+        headline="action_nll",
+        seeds_axis=seeds > 1,
+        resume=resume,
+        progress=progress,
+    )
+    return run
+
+
+def run_discover(
+    config: Config,
+    path: Path,
+    base: RunDir,
+    *,
+    base_seed: int = 0,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Stage 2 in `path`, on the base model of `base`."""
+    parents = {"pretrain": base}
+    run, config, seeds = _open("discover", config, path, parents, seeds, resume, overwrite)
+    base_params = load_base(run.parent("pretrain"), base_seed)
+    state = _init(lambda key: discover.init(config, key, base_params), config.seed, seeds)
+    loop.run(
+        "discover",
+        state,
+        discover.make_update(config),
+        total_steps=config.discover.steps,
+        runtime=config.runtime,
+        run=run,
+        headline="loss",
+        seeds_axis=seeds > 1,
+        frozen=base_params,
+        resume=resume,
+        progress=progress,
+    )
+    return run
+
+
+def run_reinforce(
+    config: Config,
+    path: Path,
+    parent: RunDir,
+    *,
+    parent_seed: int = 0,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Stage 3 in `path`. `parent` is a discover run for the method internal, a pretrain run for raw_action."""
+    stage = "discover" if config.reinforce.method == "internal" else "pretrain"
+    parents = {stage: parent}
+    run, config, seeds = _open("reinforce", config, path, parents, seeds, resume, overwrite)
+    frozen = load_frozen(run.parent(stage), parent_seed)
+    state = _init(lambda key: reinforce.init(config, key, frozen.base), config.seed, seeds)
+    loop.run(
+        f"reinforce {config.reinforce.method}",
+        state,
+        reinforce.make_update(config),
+        total_steps=config.reinforce.iterations,
+        runtime=config.runtime,
+        run=run,
+        headline="success",
+        seeds_axis=seeds > 1,
+        frozen=frozen,
+        resume=resume,
+        progress=progress,
+    )
+    return run
+
+
+def load_params(run: RunDir, seed: int | None = 0) -> Params:
+    """Trained parameters of a run from its newest checkpoint, or from the weights a run was imported with.
+
+    Args:
+        run: run of any stage.
+        seed: which seed of a run with several; None keeps the seed axis (and adds one of size 1 if there is none).
+
+    Raises:
+        UserError: no checkpoint, or no such seed.
+    """
+    config, seeds = run.config, run.info["num_seeds"]
+    if seed is not None and not 0 <= seed < seeds:
+        raise UserError(f"{run.path}: no seed {seed}; allowed: 0..{seeds - 1}")
+    template = jax.eval_shape(lambda: _init(_initialiser(run.stage, config), config.seed, seeds))
+    weights = run.path / "weights"
+    if weights.exists():
+        params, _ = import_params(weights / run.stage, template.params)
+    else:
+        checkpoints = Checkpoints(run, config.runtime.keep_checkpoints)
+        if checkpoints.latest_step() is None:
+            raise UserError(f"{run.path}: no checkpoint yet; run the stage to its end first")
+        params = checkpoints.restore_latest(template)[1].params
+        checkpoints.close()
+    if seed is None:
+        return params if seeds > 1 else jax.tree.map(lambda x: x[None], params)
+    return jax.tree.map(lambda x: x[seed], params) if seeds > 1 else params
+
+
+def load_base(run: RunDir, seed: int = 0) -> Params:
+    """The base model of a pretrain run, or the one that a discover run built on (or trained along)."""
+    if run.stage == "pretrain":
+        return load_params(run, seed)
+    if run.stage == "discover":
+        if run.config.discover.cotrain:
+            return load_params(run, seed)["base"]
+        return load_base(run.parent("pretrain"))
+    name = "discover" if run.config.reinforce.method == "internal" else "pretrain"
+    return load_base(run.parent(name))
+
+
+def load_frozen(run: RunDir, seed: int = 0) -> reinforce.Frozen:
+    """Base model and metacontroller of a discover run; a pretrain run has no metacontroller."""
+    if run.stage == "pretrain":
+        return reinforce.Frozen(base=load_params(run, seed), metacontroller=None)
+    params = load_params(run, seed)
+    if run.config.discover.cotrain:
+        return reinforce.Frozen(base=params["base"], metacontroller=params["metacontroller"])
+    return reinforce.Frozen(base=load_base(run), metacontroller=params)
+
+
+def _initialiser(stage: str, config: Config):
+    world = pretrain_world(config.env)
+    if stage == "pretrain":
+        return lambda key: pretrain.init(config, key)
+    base = base_network(config, world.obs_spec, world.action_spec)
+    if stage == "discover":
+        return lambda key: discover.init(config, key, base.init(key))
+    if stage == "reinforce":
+        return lambda key: reinforce.init(config, key, base.init(key))
+    raise UserError(f"stage '{stage}' has no weights; allowed: {', '.join(STAGES)}")
+
+
+def _init(init, seed: int, seeds: int) -> Any:
+    """State of one seed, or of several along a leading axis. Jitted: op by op it would take seconds."""
+    key = jax.random.key(seed)
+    if seeds == 1:
+        return jax.jit(init)(key)
+    return jax.jit(jax.vmap(init))(jax.random.split(key, seeds))
+
+
+def _open(
+    stage: str,
+    config: Config,
+    path: Path,
+    parents: Mapping[str, RunDir],
+    seeds: int,
+    resume: bool,
+    overwrite: bool,
+) -> tuple[RunDir, Config, int]:
+    """Make the run directory, or reopen it with the config it was started with."""
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; allowed: at least 1")
+    if resume:
+        run = run_dir.open_run(path, stage)
+        return run, run.config, run.info["num_seeds"]
+    for name, parent in parents.items():
+        if parent.stage != name:
+            raise UserError(
+                f"{parent.path} is a run of stage '{parent.stage}'; expected stage '{name}'"
+            )
+        load_params(parent)  # a broken parent is reported before anything is made or overwritten
+        config = replace(config, env=parent.config.env, model=parent.config.model)
+    validate(config)
+    run = run_dir.create(
+        path, stage, config, overwrite=overwrite, parents=parents, num_seeds=seeds
+    )
+    return run, config, seeds

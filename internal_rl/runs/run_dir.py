@@ -1,0 +1,296 @@
+"""A run directory explains itself: what ran, from which config and code, on what, and what came
+out.
+
+    run.json        stage, status, versions, git commit, device, seed, parent runs
+    config.json     the resolved config
+    metrics.jsonl   one line per chunk, reproducible bit for bit
+    timing.jsonl    one line per chunk, wall-clock quantities
+    tensorboard/    events
+    checkpoints/    training state
+    figures/
+
+`evaluate`, `--resume` and the next stage need only this directory. Every file is written whole or
+not at all.
+"""
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+
+from internal_rl.config import Config
+from internal_rl.errors import UserError
+from internal_rl.runs.config_io import config_from_json, config_to_json
+
+SCHEMA = "internal-rl-run"
+SCHEMA_VERSION = 1
+_PACKAGES = [
+    "internal-rl",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "distrax",
+    "gymnax",
+    "orbax-checkpoint",
+    "safetensors",
+    "numpy",
+]
+ConfigT = TypeVar("ConfigT")
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all: into a temporary file beside `path`, then renamed."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A handle on a run directory; everything but `path` is read from disk when asked for."""
+
+    path: Path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The contents of run.json."""
+        return _read_json(self.path / "run.json")
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that the run belongs to."""
+        return self.info["stage"]
+
+    @property
+    def config(self) -> Config:
+        """The resolved config of the gridworld pipeline; `load_config` reads other kinds."""
+        return self.load_config(Config)
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def timing_file(self) -> Path:
+        return self.path / "timing.jsonl"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures_dir(self) -> Path:
+        return self.path / "figures"
+
+    def load_config(self, cls: type[ConfigT]) -> ConfigT:
+        """The resolved config as `cls`. Raises `UserError` naming unknown, missing or wrong
+        fields."""
+        file = self.path / "config.json"
+        return config_from_json(_read_json(file), cls, source=str(file))
+
+    def parent(self, name: str, stage: str | None = None) -> "RunDir":
+        """Open the parent run recorded as `name`. Raises `UserError` if there is none or it was
+        moved."""
+        parents = self.info["parents"]
+        if name not in parents:
+            known = ", ".join(sorted(parents)) or "none"
+            raise UserError(f"{self.path}: no parent run '{name}' is recorded (recorded: {known})")
+        return open_run((self.path.resolve() / parents[name]["path"]).resolve(), stage or name)
+
+    def set_status(self, status: Literal["running", "done"]) -> None:
+        """Record in run.json that the run is going on or complete."""
+        write_json(self.path / "run.json", {**self.info, "status": status})
+
+
+def create(
+    path: str | Path,
+    stage: str,
+    config: Any,
+    *,
+    overwrite: bool = False,
+    parents: Mapping[str, RunDir] | None = None,
+    num_seeds: int = 1,
+) -> RunDir:
+    """Make a new run directory, complete from the moment it appears under its name.
+
+    Args:
+        path: where; parent folders are made. An empty folder may exist there, anything else may
+            not.
+        stage: name of the stage, e.g. "pretrain".
+        config: any frozen dataclass; its `seed` is copied into run.json.
+        overwrite: replace an existing *run directory* at `path`; no other folder is ever deleted.
+        parents: runs that this one starts from, by name. They are recorded relative to the run
+            directory, so that a tree of runs can be moved.
+        num_seeds: size of the leading seed axis of the training state.
+
+    Raises:
+        UserError: the name is taken, or `overwrite` would delete a folder that is no run or that is
+            a parent.
+    """
+    path, parents = Path(path), parents or {}
+    occupied = path.is_symlink() or (
+        path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    )
+    if occupied:
+        _check_overwritable(path, overwrite, parents)
+    info = _describe(path, stage, config, parents, num_seeds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    token = uuid.uuid4().hex[:8]
+    fresh = path.parent / f".{path.name}.{token}.new"
+    old = path.parent / f".{path.name}.{token}.old"
+    try:
+        for folder in ("tensorboard", "checkpoints", "figures"):
+            (fresh / folder).mkdir(parents=True)
+        (fresh / "metrics.jsonl").touch()
+        (fresh / "timing.jsonl").touch()
+        write_json(fresh / "config.json", config_to_json(config))
+        write_json(fresh / "run.json", info)
+        if occupied:
+            path.rename(old)
+        fresh.rename(path)  # replaces an empty folder on POSIX
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists() and path.exists():
+            shutil.rmtree(old)
+    return RunDir(path)
+
+
+def open_run(path: str | Path, stage: str | None = None) -> RunDir:
+    """Open an existing run directory.
+
+    Raises `UserError` when the folder is missing, is no run directory, was written by another
+    schema version, or belongs to another stage than `stage`.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"run directory {path} does not exist")
+    if not is_run(path):
+        raise UserError(
+            f"{path} is not a run directory (it has no run.json written by internal-rl)"
+        )
+    run = RunDir(path)
+    info = run.info
+    if info["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has run schema version {info['schema_version']}; "
+            f"this code reads version {SCHEMA_VERSION}"
+        )
+    if stage is not None and info["stage"] != stage:
+        raise UserError(f"{path} is a run of stage '{info['stage']}'; expected stage '{stage}'")
+    return run
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether `path` is recognisably a run directory of ours."""
+    try:
+        info = json.loads((Path(path) / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(info, dict)
+        and info.get("schema") == SCHEMA
+        and {"schema_version", "stage", "status", "parents"} <= info.keys()
+    )
+
+
+def _check_overwritable(path: Path, overwrite: bool, parents: Mapping[str, RunDir]) -> None:
+    if not is_run(path) or path.is_symlink():
+        raise UserError(f"{path} exists and is not a run directory; choose another name")
+    if not overwrite:
+        raise UserError(
+            f"run {path} exists; choose another name, or pass --overwrite to replace it"
+        )
+    for name, parent in parents.items():
+        if parent.path.resolve().is_relative_to(path.resolve()):
+            raise UserError(
+                f"--overwrite {path} would delete its own parent run ({name}: {parent.path})"
+            )
+
+
+def _describe(
+    path: Path, stage: str, config: Any, parents: Mapping[str, RunDir], num_seeds: int
+) -> dict[str, Any]:
+    devices = jax.devices()
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "status": "running",
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": getattr(config, "seed", None),
+        "num_seeds": num_seeds,
+        "parents": {
+            name: {
+                "path": os.path.relpath(parent.path.resolve(), path.resolve()),
+                "stage": parent.stage,
+                "git": parent.info["git"],
+            }
+            for name, parent in parents.items()
+        },
+        "git": git_state(),
+        "device": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+        },
+        "host": {"system": f"{platform.system()} {platform.machine()}", "cpus": os.cpu_count()},
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit of the code and whether tracked files differ from it; both None outside a git
+    checkout."""
+    here = Path(__file__).resolve()
+    # An installed copy inside somebody else's repository must not report that repository's commit.
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return {"commit": None, "dirty": None}
+    status = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git(here.parent, "rev-parse", "HEAD"), "dirty": bool(status)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None

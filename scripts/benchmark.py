@@ -1,0 +1,12 @@
+"""Benchmarks: `python scripts/benchmark.py env --help`.
+
+Each sub-command is the function `main` of one module in scripts/benchmarks/.
+"""
+
+import tyro
+from benchmarks import env
+
+SUBCOMMANDS = {"env": env.main}
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)
