@@ -92,22 +92,24 @@ _LAPTOP = Config(
     ),
     model=ModelConfig(
         mixer="transformer",
-        width=128,
+        width=64,
         depth=4,
-        mlp_width=256,
+        mlp_width=128,
         controlled_layer=2,
         num_heads=4,
-        head_dim=32,
-        lru_width=128,
+        head_dim=16,
+        max_distance=32,
+        lru_width=64,
+        lru_blocks=4,
         init_scale=1.0,
     ),
     pretrain=PretrainConfig(
-        steps=6000,
+        steps=30_000,
         batch_size=64,
         packing=True,
         obs_loss_weight=0.01,
         optimizer=OptimizerConfig(
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             weight_decay=0.03,
             schedule="cosine",
             warmup_steps=200,
@@ -136,7 +138,7 @@ _LAPTOP = Config(
         optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.0),
     ),
     evaluate=EvaluateConfig(episodes=1024, steering_steps=1000),
-    runtime=RuntimeConfig(log_every=10, checkpoint_every=200, keep_checkpoints=2),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=1000, keep_checkpoints=2),
 )
 
 # Every stage in seconds. It learns nothing; tests use it.

@@ -298,12 +298,18 @@ def _reinforce(args: Reinforce) -> None:
 def _evaluate(args: Evaluate) -> None:
     from internal_rl.report import evaluate_run
     from internal_rl.runs.run_dir import open_run, write_json
+    from internal_rl.validate import validate
 
     run = open_run(args.run)
     output = args.output or run.path / "evaluation.json"
     _refuse_overwrite(output, args.overwrite)
-    config = dataclasses.replace(run.config, evaluate=args.evaluate)
-    result = evaluate_run(run, config, args.tasks or config.env.heldout_tasks, args.seeds)
+    if args.seeds < 1:
+        raise UserError(f"seeds is {args.seeds}; allowed: at least 1")
+    tasks = args.tasks or run.config.env.heldout_tasks
+    env = dataclasses.replace(run.config.env, heldout_tasks=tasks)
+    config = dataclasses.replace(run.config, env=env, evaluate=args.evaluate)
+    validate(config)
+    result = evaluate_run(run, config, tasks, args.seeds)
     write_json(output, result)
     print(json.dumps(result, indent=2))
 

@@ -137,6 +137,8 @@ class MetacontrollerConfig:
     Gumbel-sigmoid sample with straight-through gradient."""
     gate_temperature: float = 1.0
     """Temperature of the Gumbel-sigmoid gate."""
+    random_switch_rate: float = 0.25
+    """Probability of a switch per step while discovery's `random_switch_steps` last."""
     gate_bias: float = 0.0
     """Initial bias of the switching unit's output. Not given in the paper."""
     first_step_switches: bool = True
@@ -158,9 +160,14 @@ class DiscoverConfig:
     kl_warmup_steps: int = 0
     """α rises linearly over this many steps. Not in the paper."""
     kl_warmup_start: float = 0.02
-    """Fraction of α at step 0 of the warm-up."""
+    """Fraction of α before the warm-up. Too much of it and the codes collapse before the decoder has learnt to use them."""
+    kl_hold_steps: int = 0
+    """Steps before the warm-up begins. Not in the paper."""
     obs_loss_weight: float = 0.0
     """λ of this stage; the paper uses 0."""
+    random_switch_steps: int = 0
+    """Steps at the start in which switches fall at random times, so that codes must serve for several steps before the
+    switching unit learns when to change them. Not in the paper."""
     tie_breaking: Literal["uniform", "deterministic"] = "uniform"
     """Expert's choice among equally short paths in D*. deterministic removes noise that competes with the goals."""
     cotrain: bool = False

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def run_demo(
         UserError: the folder is in the way, or belongs to a demo that was started differently.
     """
     validate(config)
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; allowed: at least 1")
+    if not scratch:
+        for stage_name in ("pretrain", "discover"):
+            packaged_files(config, stage_name)  # missing ones are reported before anything is deleted
     asked = {"config": config_to_json(config), "scratch": scratch, "seeds": seeds}
     log = _open_folder(folder, asked, resume, overwrite)
 
@@ -115,12 +121,7 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     Raises:
         UserError: there are none for this preset.
     """
-    source = resources.files("configs") / PACKAGED_WEIGHTS / config.name
-    files = [source / f"{stage}.safetensors", source / f"{stage}.json"]
-    if not all(file.is_file() for file in files):
-        raise UserError(
-            f"no packaged {stage} weights for preset '{config.name}'; run the demo with --scratch"
-        )
+    files = packaged_files(config, stage)
     parents = {} if parent is None else {"pretrain": parent}
     run = create(path, stage, config, parents=parents, overwrite=path.exists())
     (run.path / "weights").mkdir()
@@ -131,9 +132,24 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     return run
 
 
+def packaged_files(config: Config, stage: str) -> list[Traversable]:
+    """Weights and description of a stage that come with the package.
+
+    Raises:
+        UserError: there are none for this preset.
+    """
+    source = resources.files("configs") / PACKAGED_WEIGHTS / config.name
+    files = [source / f"{stage}.safetensors", source / f"{stage}.json"]
+    if not all(file.is_file() for file in files):
+        raise UserError(
+            f"no packaged {stage} weights for preset '{config.name}'; run the demo with --scratch"
+        )
+    return files
+
+
 def _open_folder(folder: Path, asked: dict, resume: bool, overwrite: bool) -> dict[str, Any]:
     record = folder / "demo.json"
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not record.is_file():
             raise UserError(f"{folder} exists and holds no demo; choose another folder with --run")
         if overwrite:

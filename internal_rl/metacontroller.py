@@ -160,7 +160,13 @@ class Metacontroller(nnx.Module):
         return self.history.step(self.read(e), history)[0]
 
     def discover(
-        self, e: jax.Array, valid: jax.Array, key: jax.Array, *, sample: bool = True
+        self,
+        e: jax.Array,
+        valid: jax.Array,
+        key: jax.Array,
+        *,
+        sample: bool = True,
+        random_switches: jax.Array | None = None,
     ) -> Discovery:
         """Encode expert sequences into switching codes.
 
@@ -169,10 +175,11 @@ class Metacontroller(nnx.Module):
             valid: [B, T], False on right padding.
             key: for code and gate noise.
             sample: False uses the encoder's mean and thresholds the gate at 1/2 for kinds other than `soft`.
+            random_switches: scalar bool; True puts switches at random times instead of asking the switching unit.
         """
         batch, steps, _ = e.shape
         x = self.read(e)
-        key_code, key_gate = jax.random.split(key)
+        key_code, key_gate, key_random = jax.random.split(key, 3)
 
         _, h = self.history(x, None, None, valid)
         previous = jnp.concatenate([self.init_history(batch)[:, None], h[:, :-1]], axis=1)
@@ -190,11 +197,16 @@ class Metacontroller(nnx.Module):
             noise = jax.random.logistic(key_gate, (batch, steps))
         first = jnp.zeros((steps,), bool).at[0].set(self.cfg.first_step_switches)
         pre = self.switch.precompute(x, previous)
+        drawn = jnp.zeros((batch, steps), bool)
+        if random_switches is not None:
+            drawn = jax.random.bernoulli(key_random, self.cfg.random_switch_rate, (batch, steps))
 
         def step(z, inputs):
-            pre_t, proposal_t, noise_t, first_t = inputs
+            pre_t, proposal_t, noise_t, drawn_t, first_t = inputs
             logit = self.switch.logit(pre_t, z)
             gate = self._gate(logit, noise_t)
+            if random_switches is not None:
+                gate = jnp.where(random_switches, drawn_t.astype(gate.dtype), gate)
             forced = first_t | self.cfg.forced_switching
             gate = jnp.where(forced, 1.0, gate)
             probability = jnp.where(forced, 1.0, jax.nn.sigmoid(logit))
@@ -206,6 +218,7 @@ class Metacontroller(nnx.Module):
             jnp.swapaxes(pre, 0, 1),
             jnp.swapaxes(proposal, 0, 1),
             noise.T,
+            drawn.T,
             first,
         )
         z0 = jnp.zeros((batch, self.cfg.code_dim))

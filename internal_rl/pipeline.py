@@ -34,7 +34,7 @@ def run_pretrain(
     progress: bool = True,
 ) -> RunDir:
     """Stage 1 in `path`."""
-    run, config, seeds = _open("pretrain", config, path, {}, seeds, resume, overwrite)
+    run, config, seeds = _open("pretrain", config, path, {}, 0, seeds, resume, overwrite)
     state = _init(lambda key: pretrain.init(config, key), config.seed, seeds)
     loop.run(
         "pretrain",
@@ -64,8 +64,10 @@ def run_discover(
 ) -> RunDir:
     """Stage 2 in `path`, on the base model of `base`."""
     parents = {"pretrain": base}
-    run, config, seeds = _open("discover", config, path, parents, seeds, resume, overwrite)
-    base_params = load_base(run.parent("pretrain"), base_seed)
+    run, config, seeds = _open(
+        "discover", config, path, parents, base_seed, seeds, resume, overwrite
+    )
+    base_params = load_base(run.parent("pretrain"), parent_seed_of(run))
     state = _init(lambda key: discover.init(config, key, base_params), config.seed, seeds)
     loop.run(
         "discover",
@@ -97,8 +99,10 @@ def run_reinforce(
     """Stage 3 in `path`. `parent` is a discover run for the method internal, a pretrain run for raw_action."""
     stage = "discover" if config.reinforce.method == "internal" else "pretrain"
     parents = {stage: parent}
-    run, config, seeds = _open("reinforce", config, path, parents, seeds, resume, overwrite)
-    frozen = load_frozen(run.parent(stage), parent_seed)
+    run, config, seeds = _open(
+        "reinforce", config, path, parents, parent_seed, seeds, resume, overwrite
+    )
+    frozen = load_frozen(run.parent(stage), parent_seed_of(run))
     state = _init(lambda key: reinforce.init(config, key, frozen.base), config.seed, seeds)
     loop.run(
         f"reinforce {config.reinforce.method}",
@@ -132,7 +136,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     template = jax.eval_shape(lambda: _init(_initialiser(run.stage, config), config.seed, seeds))
     weights = run.path / "weights"
     if weights.exists():
-        params, _ = import_params(weights / run.stage, template.params)
+        params, _ = import_params(weights / f"{run.stage}.safetensors", template.params)
     else:
         checkpoints = Checkpoints(run, config.runtime.keep_checkpoints)
         if checkpoints.latest_step() is None:
@@ -151,9 +155,14 @@ def load_base(run: RunDir, seed: int = 0) -> Params:
     if run.stage == "discover":
         if run.config.discover.cotrain:
             return load_params(run, seed)["base"]
-        return load_base(run.parent("pretrain"))
+        return load_base(run.parent("pretrain"), parent_seed_of(run))
     name = "discover" if run.config.reinforce.method == "internal" else "pretrain"
-    return load_base(run.parent(name))
+    return load_base(run.parent(name), parent_seed_of(run))
+
+
+def parent_seed_of(run: RunDir) -> int:
+    """Which seed of its parent run a run builds on."""
+    return run.info["parent_seed"]
 
 
 def load_frozen(run: RunDir, seed: int = 0) -> reinforce.Frozen:
@@ -191,6 +200,7 @@ def _open(
     config: Config,
     path: Path,
     parents: Mapping[str, RunDir],
+    parent_seed: int,
     seeds: int,
     resume: bool,
     overwrite: bool,
@@ -206,10 +216,20 @@ def _open(
             raise UserError(
                 f"{parent.path} is a run of stage '{parent.stage}'; expected stage '{name}'"
             )
-        load_params(parent)  # a broken parent is reported before anything is made or overwritten
-        config = replace(config, env=parent.config.env, model=parent.config.model)
+        # A broken parent is reported before anything is made or overwritten.
+        load_params(parent, parent_seed)
+        env = replace(parent.config.env, heldout_tasks=config.env.heldout_tasks)
+        config = replace(config, env=env, model=parent.config.model)
+        if name == "discover":
+            config = replace(config, metacontroller=parent.config.metacontroller)
     validate(config)
     run = run_dir.create(
-        path, stage, config, overwrite=overwrite, parents=parents, num_seeds=seeds
+        path,
+        stage,
+        config,
+        overwrite=overwrite,
+        parents=parents,
+        parent_seed=parent_seed,
+        num_seeds=seeds,
     )
     return run, config, seeds

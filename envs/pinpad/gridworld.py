@@ -154,9 +154,9 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         """One deterministic transition of one episode; `key` is not used."""
         del key
         agent = self._move(state, jnp.asarray(action, jnp.int32))
-        sequence = params.tasks.sequences[state.task]
-        last = jnp.int32(sequence.shape[0] - 1)
-        target = sequence[jnp.minimum(state.progress, last)]
+        # After the last colour there is no next one; the clipped index is then not used.
+        last = jnp.int32(params.tasks.sequences.shape[1] - 1)
+        target = params.tasks.sequences[state.task, jnp.minimum(state.progress, last)]
         entered = (state.objects == agent) & (agent != state.agent)  # [O]
         right = jnp.any(entered & (jnp.arange(self.num_objects, dtype=jnp.int32) == target))
         progress = state.progress + right.astype(jnp.int32)

@@ -128,6 +128,7 @@ def create(
     *,
     overwrite: bool = False,
     parents: Mapping[str, RunDir] | None = None,
+    parent_seed: int = 0,
     num_seeds: int = 1,
 ) -> RunDir:
     """Make a new run directory, complete from the moment it appears under its name.
@@ -140,6 +141,7 @@ def create(
         overwrite: replace an existing *run directory* at `path`; no other folder is ever deleted.
         parents: runs that this one starts from, by name. They are recorded relative to the run
             directory, so that a tree of runs can be moved.
+        parent_seed: which seed of the parents this run starts from.
         num_seeds: size of the leading seed axis of the training state.
 
     Raises:
@@ -152,7 +154,7 @@ def create(
     )
     if occupied:
         _check_overwritable(path, overwrite, parents)
-    info = _describe(path, stage, config, parents, num_seeds)
+    info = _describe(path, stage, config, parents, parent_seed, num_seeds)
     path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]
     fresh = path.parent / f".{path.name}.{token}.new"
@@ -227,7 +229,12 @@ def _check_overwritable(path: Path, overwrite: bool, parents: Mapping[str, RunDi
 
 
 def _describe(
-    path: Path, stage: str, config: Any, parents: Mapping[str, RunDir], num_seeds: int
+    path: Path,
+    stage: str,
+    config: Any,
+    parents: Mapping[str, RunDir],
+    parent_seed: int,
+    num_seeds: int,
 ) -> dict[str, Any]:
     devices = jax.devices()
     return {
@@ -238,6 +245,7 @@ def _describe(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": getattr(config, "seed", None),
         "num_seeds": num_seeds,
+        "parent_seed": parent_seed,
         "parents": {
             name: {
                 "path": os.path.relpath(parent.path.resolve(), path.resolve()),

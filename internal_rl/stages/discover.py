@@ -50,10 +50,11 @@ def discovery_loss(
     key: jax.Array,
     alpha: jax.Array,
     cfg: DiscoverConfig,
+    random_switches: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The discovery loss in nats per token, its parts, and how well switches match the true sub-goal changes."""
     _, e = base.lower(batch.obs, None, batch.reset)
-    found = meta.discover(e, batch.valid, key)
+    found = meta.discover(e, batch.valid, key, random_switches=random_switches)
     _, out = base.upper(meta.decoder.control(e, found.z), None, batch.reset)
     action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
     kl = masked_mean(kl_to_standard_normal(found.mean, found.log_std), batch.valid)
@@ -69,10 +70,11 @@ def discovery_loss(
 
 
 def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
-    """α at a step: constant (paper), or rising linearly over the warm-up."""
+    """α at a step: constant (paper), or held low and then rising linearly over the warm-up."""
     if not cfg.kl_warmup_steps:
         return jnp.float32(cfg.kl_weight)
-    progress = jnp.minimum(step.astype(jnp.float32) / cfg.kl_warmup_steps, 1.0)
+    since = step.astype(jnp.float32) - cfg.kl_hold_steps
+    progress = jnp.clip(since / cfg.kl_warmup_steps, 0.0, 1.0)
     return cfg.kl_weight * (cfg.kl_warmup_start + (1.0 - cfg.kl_warmup_start) * progress)
 
 
@@ -88,12 +90,15 @@ def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState,
         key_data, key_noise = jax.random.split(jax.random.fold_in(state.key, state.step))
         batch, _ = padded_batch(key_data, world, cfg.batch_size, 0.0, cfg.tie_breaking)
         alpha = kl_weight(cfg, state.step)
+        random_switches = None
+        if cfg.random_switch_steps:
+            random_switches = state.step < cfg.random_switch_steps
 
         def loss_fn(params):
             trained_base = params["base"] if cfg.cotrain else base_params
             meta_params = params["metacontroller"] if cfg.cotrain else params
             base, meta = base_net.bind(trained_base), meta_net.bind(meta_params)
-            return discovery_loss(base, meta, batch, key_noise, alpha, cfg)
+            return discovery_loss(base, meta, batch, key_noise, alpha, cfg, random_switches)
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -5,7 +5,7 @@ Data are NumPy arrays and calls share their shapes, since compilation is most of
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +54,7 @@ def make_module(name: str, rngs: nnx.Rngs) -> nnx.Module:
     return Stack(CONFIG, 1, max_len=5 if name == "window" else 32, rngs=rngs)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_model(name: str, dtype: str = "float32") -> Model:
     """Parameters are their initial values plus noise, so that no bias or norm scale is trivial."""
     module = make_module(name, nnx.Rngs(0))
@@ -62,7 +62,10 @@ def make_model(name: str, dtype: str = "float32") -> Model:
     leaves, tree = jax.tree.flatten(params)
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
     rng = np.random.default_rng(1)
-    noisy = [jnp.asarray(leaf + 0.3 * rng.standard_normal(leaf.shape), dtype) for leaf in leaves]
+    noisy = [
+        jnp.asarray(np.asarray(leaf) + 0.3 * rng.standard_normal(leaf.shape), dtype)
+        for leaf in leaves
+    ]
 
     def merge(params) -> Any:
         return nnx.merge(graph, params)

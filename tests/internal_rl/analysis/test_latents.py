@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from internal_rl.analysis.latents import CodeBank, collect_codes, replay_controller
+from internal_rl.data import padded_batch
+from tests.internal_rl.small import (
+    SMOKE,
+    assert_close,
+    base_params,
+    bind_base,
+    bind_meta,
+    meta_params,
+    normal,
+    world,
+)
+
+KEY = jax.random.key(0)
+
+
+def test_one_code_per_segment_under_the_colour_it_headed_for(cache_dir):
+    place, goals = world(), SMOKE.env.num_objects
+
+    @jax.jit
+    def run(base, meta):
+        batch, _ = padded_batch(KEY, place, 6, 0.0, "uniform")
+        base, meta = bind_base(base), bind_meta(meta)
+        _, e = base.lower(batch.obs, None, batch.reset)
+        found = meta.discover(e, batch.valid, KEY, sample=False)
+        return batch, found.z, collect_codes(base, meta, batch, KEY, goals)
+
+    batch, z, bank = jax.device_get(run(base_params(), meta_params()))
+    horizon = place.horizon
+    expected = {goal: [] for goal in range(goals)}
+    for row in range(6):
+        length = int(batch.valid[row].sum())
+        for t in range(length):
+            if t + 1 == length or batch.subgoal[row, t + 1] != batch.subgoal[row, t]:
+                expected[int(batch.goal[row, t])].append(row * horizon + t)
+    for goal in range(goals):
+        np.testing.assert_array_equal(np.flatnonzero(bank.weight[goal]), expected[goal])
+        assert_close(bank.codes[expected[goal]], z.reshape(-1, z.shape[-1])[expected[goal]])
+    assert bank.weight.sum() == sum(len(place.sequences[t]) for t in batch.task[:, 0])
+
+
+def test_replay_draws_codes_of_the_true_goal_at_its_changes():
+    codes = normal(0, 6, SMOKE.metacontroller.code_dim)
+    weight = jnp.zeros((4, 6)).at[0, jnp.array([0, 1])].set(1.0).at[2, 4].set(1.0)
+    weight = weight.at[1, 5].set(1.0).at[3, 3].set(1.0)
+    meta = bind_meta(meta_params())
+    controller = replay_controller(meta, CodeBank(codes=codes, weight=weight))
+    e = normal(1, 3, SMOKE.model.width)
+    act = jax.jit(controller.act)
+    state, written, decision = act(KEY, e, controller.init(3), jnp.array([0, 2, 1], jnp.int32))
+    of = np.asarray(codes)
+    assert any((decision.z[0] == of[i]).all() for i in (0, 1))
+    np.testing.assert_array_equal(decision.z[1:], of[[4, 5]])
+    assert_close(written, meta.decoder.control(e, decision.z))
+    kept = decision.z
+    _, _, decision = act(KEY, e, state, jnp.array([0, 2, 3], jnp.int32))
+    np.testing.assert_array_equal(decision.switch, [False, False, True])
+    np.testing.assert_array_equal(decision.z[:2], kept[:2])
+    np.testing.assert_array_equal(decision.z[2], of[3])
+    drawn = {
+        tuple(
+            np.asarray(
+                act(jax.random.key(k), e, controller.init(3), jnp.zeros(3, jnp.int32))[2].z[0]
+            )
+        )
+        for k in range(12)
+    }
+    assert drawn == {tuple(of[0]), tuple(of[1])}

@@ -1,0 +1,88 @@
+"""One smoke run of every stage per session, shared by all tests that need trained networks.
+
+Compiling is what costs, so every program is kept in one compilation cache for the session, which
+the tests' subprocesses share.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import pytest
+
+from internal_rl import pipeline
+from internal_rl.config import Config
+from internal_rl.runs.cache import count_compilations, enable_compilation_cache
+from internal_rl.runs.logger import Logger
+from internal_rl.runs.run_dir import RunDir
+from tests.internal_rl.small import SMOKE
+
+CACHE_OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished smoke runs, one per stage; tests must not change them."""
+
+    config: Config
+    base: RunDir
+    meta: RunDir
+    internal: RunDir
+    base_contents: dict[str, str]
+    """Files of the pretrain run when it was done, with their SHA-256."""
+    programs: dict[str, list[int]]
+    """Programs compiled when each chunk of a stage was logged."""
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    """Compilation cache of this session, for this process and its children."""
+    before = os.environ.get("INTERNAL_RL_CACHE")
+    os.environ.setdefault("INTERNAL_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
+    options = {name: getattr(jax.config, name) for name in CACHE_OPTIONS}
+    enable_compilation_cache()
+    yield Path(os.environ["INTERNAL_RL_CACHE"])
+    for name, value in options.items():
+        jax.config.update(name, value)
+    if before is None:
+        del os.environ["INTERNAL_RL_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, cache_dir) -> Runs:
+    """pretrain → discover → reinforce with the smoke preset."""
+    del cache_dir
+    folder = tmp_path_factory.mktemp("smoke")
+    programs: dict[str, list[int]] = {}
+
+    def counted(stage, run, *arguments):
+        with count_compilations() as counts, pytest.MonkeyPatch.context() as patch:
+            log = Logger.metrics
+
+            def metrics(logger, step, numbers):
+                log(logger, step, numbers)
+                programs.setdefault(stage, []).append(counts.programs)
+
+            patch.setattr(Logger, "metrics", metrics)
+            return run(SMOKE, folder / stage, *arguments, progress=False)
+
+    base = counted("base", pipeline.run_pretrain)
+    files = contents(base.path)
+    meta = counted("meta", pipeline.run_discover, base)
+    internal = counted("internal", pipeline.run_reinforce, meta)
+    return Runs(SMOKE, base, meta, internal, files, programs)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder."""
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }

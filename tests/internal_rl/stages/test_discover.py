@@ -1,0 +1,162 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from internal_rl.config import DiscoverConfig
+from internal_rl.data import padded_batch
+from internal_rl.networks import metacontroller_network
+from internal_rl.pipeline import load_base, load_frozen, load_params
+from internal_rl.stages import discover
+from tests.internal_rl.small import (
+    SMOKE,
+    assert_close,
+    assert_trees_equal,
+    base_params,
+    bind_base,
+    bind_meta,
+    changed,
+    meta_params,
+    world,
+)
+from tests.internal_rl.test_metacontroller import with_gate_logit
+
+KEY = jax.random.key(5)
+ROWS = 6
+
+
+@pytest.fixture(autouse=True)
+def _cache(cache_dir):
+    """Keep what is compiled here."""
+
+
+def loss_and_gradients(config, meta, alpha=0.3):
+    place = world(config)
+
+    @jax.jit
+    def run(base, meta):
+        batch, _ = padded_batch(KEY, place, ROWS, 0.0, config.discover.tie_breaking)
+
+        def loss(params):
+            base, meta = params
+            return discover.discovery_loss(
+                bind_base(base, config),
+                bind_meta(meta, config),
+                batch,
+                KEY,
+                jnp.float32(alpha),
+                config.discover,
+            )
+
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)((base, meta))
+        _, e = bind_base(base, config).lower(batch.obs, None, batch.reset)
+        found = bind_meta(meta, config).discover(e, batch.valid, KEY)
+        controlled = bind_meta(meta, config).decoder.control(e, found.z)
+        _, out = bind_base(base, config).upper(controlled, None, batch.reset)
+        return value, metrics, grads, batch, found, out
+
+    return jax.device_get(run(base_params(config), meta))
+
+
+def test_loss_is_action_nll_plus_kl_at_every_token():
+    config = changed(SMOKE, discover={"obs_loss_weight": 0.1})
+    value, metrics, _, batch, found, out = loss_and_gradients(config, meta_params(config))
+    log_probs = special.log_softmax(out.action, axis=-1)
+    nll = -np.take_along_axis(log_probs, batch.action[..., None], axis=-1)[..., 0][batch.valid]
+    variance = np.exp(2 * found.log_std)
+    kl = 0.5 * (variance + found.mean**2 - 1 - np.log(variance)).sum(-1)[batch.valid]
+    assert_close(metrics["action_nll"], nll.mean())
+    assert_close(metrics["kl"], kl.mean())
+    assert_close(value, nll.mean() + 0.3 * kl.mean() + 0.1 * metrics["obs_nll"])
+    assert_close(metrics["gate"], found.gate[batch.valid].mean())
+
+
+def test_kl_is_paid_whatever_the_gate_does():
+    kl, nll = {}, {}
+    for logit in (-60.0, 0.0, 60.0):
+        _, metrics, *_ = loss_and_gradients(SMOKE, with_gate_logit(meta_params(), logit))
+        kl[logit], nll[logit] = float(metrics["kl"]), float(metrics["action_nll"])
+    assert kl[-60.0] == kl[0.0] == kl[60.0] > 0
+    assert len(set(nll.values())) == 3
+
+
+@pytest.mark.parametrize("gate", ["soft", "hard"])
+@pytest.mark.parametrize("readout", ["last", "bidirectional"])
+def test_gradient_reaches_every_parameter(gate, readout):
+    config = changed(SMOKE, metacontroller={"gate": gate, "embedding_readout": readout})
+    *_, (_, grads), _, _, _ = loss_and_gradients(config, meta_params(config))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_forced_switching_trains_no_switch():
+    config = changed(SMOKE, metacontroller={"forced_switching": True})
+    _, metrics, (_, grads), *_ = loss_and_gradients(config, meta_params(config))
+    assert metrics["gate"] == 1.0
+    assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(grads["switch"]))
+    assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(grads["encoder"]))
+
+
+def test_base_model_stays_frozen(runs):
+    """Every later stage uses the pretrained base model, bit for bit, and trains it nowhere."""
+    pretrained = load_params(runs.base)
+    for run in (runs.meta, runs.internal):
+        assert_trees_equal(load_base(run), pretrained)
+    trained = load_params(runs.meta)
+    state = jax.eval_shape(lambda: discover.init(SMOKE, KEY, base_params()))
+    assert jax.tree.structure(trained) == jax.tree.structure(
+        jax.eval_shape(metacontroller_network(SMOKE).init, KEY)
+    )
+    assert jax.tree.structure(state.params) == jax.tree.structure(trained)
+    # ... while every part of the metacontroller did train.
+    fresh = metacontroller_network(SMOKE).init(jax.random.split(jax.random.key(SMOKE.seed), 3)[0])
+    for (path, new), old in zip(
+        jax.tree_util.tree_leaves_with_path(trained), jax.tree.leaves(fresh), strict=True
+    ):
+        assert (np.asarray(new) != np.asarray(old)).any(), jax.tree_util.keystr(path)
+    assert_trees_equal(load_frozen(runs.meta).metacontroller, trained)
+
+
+def test_update_leaves_the_frozen_argument_alone():
+    """Co-training is the ablation in which θ does train, so that the comparison can fail."""
+    base = base_params()
+    before = jax.tree.map(np.asarray, base)
+    update = jax.jit(discover.make_update(SMOKE))
+    state, _ = update(discover.init(SMOKE, KEY), base)
+    assert_trees_equal(jax.tree.map(np.asarray, base), before)
+    assert int(state.step) == 1
+    cotrain = changed(SMOKE, discover={"cotrain": True, "cotrain_from_scratch": False})
+    start = discover.init(cotrain, KEY, base)
+    assert_trees_equal(start.params["base"], base)
+    after, _ = jax.jit(discover.make_update(cotrain))(start, base)
+    moved = [
+        (np.asarray(new) != np.asarray(old)).any()
+        for new, old in zip(
+            jax.tree.leaves(after.params["base"]), jax.tree.leaves(base), strict=True
+        )
+    ]
+    assert np.mean(moved) > 0.9  # all but what nothing reads: the Gaussian head, unseen buckets
+    assert_trees_equal(jax.tree.map(np.asarray, base), before)
+
+
+def test_cotraining_from_scratch_forgets_the_pretrained_weights():
+    cotrain = changed(SMOKE, discover={"cotrain": True})
+    start = jax.jit(lambda key: discover.init(cotrain, key, base_params()))(KEY)
+    kernel = ("embed", "kernel")
+    assert (start.params["base"][kernel[0]][kernel[1]] != base_params()["embed"]["kernel"]).any()
+
+
+def test_kl_schedule():
+    def weight(cfg, step):
+        return float(discover.kl_weight(cfg, jnp.int32(step)))
+
+    constant = DiscoverConfig(kl_weight=0.5)
+    assert [weight(constant, step) for step in (0, 10**6)] == [0.5, 0.5]
+    rising = DiscoverConfig(
+        kl_weight=2.0, kl_warmup_steps=100, kl_warmup_start=0.1, kl_hold_steps=50
+    )
+    steps = (0, 50, 75, 100, 150, 151, 10**6)
+    expected = (0.2, 0.2, 0.65, 1.1, 2.0, 2.0, 2.0)
+    np.testing.assert_allclose([weight(rising, step) for step in steps], expected, rtol=1e-6)

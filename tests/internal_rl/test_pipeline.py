@@ -1,0 +1,265 @@
+"""Stages as runs: what they write and refuse, several seeds, resuming, what they compile to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from internal_rl import cli, pipeline
+from internal_rl.errors import UserError
+from internal_rl.runs.checkpoint import Checkpoints, export_params
+from internal_rl.runs.logger import read_metrics
+from internal_rl.stages import discover, pretrain, reinforce
+from tests.internal_rl.conftest import contents
+from tests.internal_rl.small import (
+    SMOKE,
+    all_equations,
+    assert_trees_equal,
+    changed,
+    meta_params,
+)
+
+ROOT = Path(__file__).parents[2]
+RAW = changed(SMOKE, reinforce={"method": "raw_action"})
+
+
+def test_run_directories(runs):
+    stages = {"pretrain": runs.base, "discover": runs.meta, "reinforce": runs.internal}
+    for stage, run in stages.items():
+        assert run.stage == stage
+        assert run.info["status"] == "done"
+        assert run.config == SMOKE
+        metrics = read_metrics(run)
+        np.testing.assert_array_equal(metrics["step"], [2, 4, 6, 8])
+        assert all(np.isfinite(values).all() for values in metrics.values())
+        assert Checkpoints(run).steps() == [4, 8]
+        assert list(run.tensorboard_dir.iterdir())
+    assert runs.meta.parent("pretrain").path.resolve() == runs.base.path.resolve()
+    assert runs.internal.parent("discover").path.resolve() == runs.meta.path.resolve()
+    assert {"loss", "action_nll", "obs_nll", "tokens"} <= read_metrics(runs.base).keys()
+    assert {"kl", "gate", "precision", "recall", "f1"} <= read_metrics(runs.meta).keys()
+    assert {"success", "subgoals", "switches_per_episode"} <= read_metrics(runs.internal).keys()
+
+
+def test_nothing_compiles_after_the_first_chunk(runs):
+    for stage, programs in runs.programs.items():
+        assert len(programs) == 4, stage
+        assert programs[0] > 0
+        assert programs[-1] == programs[0], stage
+
+
+def test_later_stages_leave_their_parents_alone(runs):
+    assert contents(runs.base.path) == runs.base_contents
+
+
+@pytest.mark.parametrize("method", ["internal", "raw_action"])
+def test_parent_of_the_wrong_stage(runs, tmp_path, method):
+    config, wrong = (SMOKE, runs.base) if method == "internal" else (RAW, runs.meta)
+    with pytest.raises(UserError, match=r"is a run of stage .*; expected stage"):
+        pipeline.run_reinforce(config, tmp_path / "run", wrong)
+    with pytest.raises(UserError, match=r"'discover'; expected stage 'pretrain'"):
+        pipeline.run_discover(SMOKE, tmp_path / "run", runs.meta)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_that_do_not_exist(runs, tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(UserError, match=r"base: no seed 1; allowed: 0..0"):
+        pipeline.run_discover(SMOKE, path, runs.base, base_seed=1)
+    with pytest.raises(UserError, match=r"meta: no seed 2; allowed: 0..0"):
+        pipeline.run_reinforce(SMOKE, path, runs.meta, parent_seed=2)
+    with pytest.raises(UserError, match=r"no seed -1; allowed: 0..0"):
+        pipeline.run_reinforce(SMOKE, path, runs.meta, parent_seed=-1)
+    with pytest.raises(UserError, match="seeds is 0; allowed: at least 1"):
+        pipeline.run_pretrain(SMOKE, path, seeds=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parent_without_a_checkpoint(runs, tmp_path):
+    from internal_rl.runs.run_dir import create
+
+    empty = create(tmp_path / "empty", "pretrain", SMOKE)
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        pipeline.run_discover(SMOKE, tmp_path / "run", empty)
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_of_the_parent_wins_where_it_must(runs, tmp_path, monkeypatch):
+    """Sizes that are already trained, and the world; not the held-out tasks, which are free."""
+    monkeypatch.setattr(pipeline.loop, "run", lambda *_, **__: None)
+    other = changed(
+        SMOKE,
+        env={"heldout_tasks": ("21",), "num_walls": 0},
+        model={"width": 8},
+        metacontroller={"code_dim": 5},
+    )
+    run = pipeline.run_reinforce(other, tmp_path / "run", runs.meta)
+    assert run.config == changed(SMOKE, env={"heldout_tasks": ("21",)})
+
+
+@pytest.fixture(scope="session")
+def two_bases(tmp_path_factory, cache_dir):
+    """A pretrain run with two seeds."""
+    del cache_dir
+    folder = tmp_path_factory.mktemp("seeds")
+    return pipeline.run_pretrain(SMOKE, folder / "bases", seeds=2, progress=False)
+
+
+def train_alone(init, update, seed, steps, *arguments):
+    """The same stage for one of two seeds, without the machinery of runs."""
+
+    @jax.jit
+    def train(key, *arguments):
+        state = init(key)
+        return jax.lax.scan(lambda s, _: update(s, *arguments), state, None, length=steps)
+
+    return train(jax.random.split(jax.random.key(SMOKE.seed), 2)[seed], *arguments)
+
+
+def test_two_seeds_at_once_equal_two_runs_pretrain(two_bases):
+    update = pretrain.make_update(SMOKE)
+    metrics = read_metrics(two_bases)
+    assert metrics["action_nll"].shape == (4, 2)
+    for seed in range(2):
+        state, alone = train_alone(
+            lambda key: pretrain.init(SMOKE, key), update, seed, SMOKE.pretrain.steps
+        )
+        expected = np.asarray(alone["action_nll"]).reshape(4, 2).mean(1)
+        np.testing.assert_allclose(metrics["action_nll"][:, seed], expected, rtol=1e-4)
+        together = pipeline.load_params(two_bases, seed)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+            together,
+            state.params,
+        )
+    first, second = (pipeline.load_params(two_bases, seed) for seed in range(2))
+    assert (first["embed"]["kernel"] != second["embed"]["kernel"]).any()
+    both = pipeline.load_params(two_bases, None)
+    assert_trees_equal(jax.tree.map(lambda x: x[1], both), second)
+
+
+def test_two_seeds_at_once_equal_two_runs_reinforce(runs, tmp_path):
+    """Batched loops that stop at different times must not disturb each other."""
+    config = changed(SMOKE, reinforce={"iterations": 4, "optimizer": {"learning_rate": 1e-2}})
+    run = pipeline.run_reinforce(config, tmp_path / "run", runs.meta, seeds=2, progress=False)
+    metrics = read_metrics(run)
+    frozen = pipeline.load_frozen(runs.meta)
+    update = reinforce.make_update(config)
+    for seed in range(2):
+        _, alone = train_alone(lambda key: reinforce.init(config, key), update, seed, 4, frozen)
+        for name in ("success", "episode_length", "entropy"):
+            expected = np.asarray(alone[name]).reshape(2, 2).mean(1)
+            np.testing.assert_allclose(
+                metrics[name][:, seed], expected, rtol=1e-3, atol=1e-4, err_msg=name
+            )
+
+
+def test_a_run_remembers_which_seed_it_was_built_on(two_bases, tmp_path, monkeypatch):
+    run = pipeline.run_discover(
+        changed(SMOKE, discover={"steps": 4}),
+        tmp_path / "meta",
+        two_bases,
+        base_seed=1,
+        progress=False,
+    )
+    second = pipeline.load_params(two_bases, 1)
+    assert_trees_equal(pipeline.load_base(run), second)
+    assert_trees_equal(pipeline.load_frozen(run).base, second)
+    # Also when it is resumed without naming the seed again, and one stage on.
+    used = {}
+    monkeypatch.setattr(pipeline.loop, "run", lambda *_, frozen, **__: used.update(found=frozen))
+    pipeline.run_discover(SMOKE, tmp_path / "meta", two_bases, resume=True)
+    assert_trees_equal(used["found"], second)
+    internal = pipeline.run_reinforce(SMOKE, tmp_path / "internal", run)
+    assert_trees_equal(used["found"].base, second)
+    assert_trees_equal(pipeline.load_base(internal), second)
+
+
+def test_weights_that_a_run_was_imported_with(runs, tmp_path):
+    from internal_rl.runs.run_dir import create
+
+    run = create(tmp_path / "imported", "pretrain", SMOKE)
+    weights = pipeline.load_params(runs.base)
+    export_params(run.path / "weights" / "pretrain.safetensors", weights, {})
+    assert_trees_equal(pipeline.load_params(run), weights)
+
+
+KILLED = """
+import os, signal, sys
+from internal_rl import cli
+from internal_rl.runs import logger
+
+write = logger.Logger.metrics
+
+def dying(self, step, metrics):
+    write(self, step, metrics)
+    if step == 6:  # past the checkpoint of step 4: this line has to be dropped and written again
+        os.kill(os.getpid(), signal.SIGKILL)
+
+logger.Logger.metrics = dying
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "discover", "reinforce"])
+def test_kill_and_resume_equals_an_uninterrupted_run(runs, tmp_path, stage, capsys):
+    whole = {"pretrain": runs.base, "discover": runs.meta, "reinforce": runs.internal}[stage]
+    flags = {
+        "pretrain": ["--preset", "gridworld-smoke", "--env.heldout-tasks", "0", "3"],
+        "discover": ["--base", str(runs.base.path)],
+        "reinforce": ["--parent", str(runs.meta.path)],
+    }[stage]
+    path = tmp_path / "killed"
+    command = [stage, "--run", str(path), *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *command],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    metrics = path / "metrics.jsonl"
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [2, 4, 6]
+    assert Checkpoints(path / "checkpoints").steps() == [4]
+    assert cli.main([*command, "--resume", "--no-progress"]) == 0
+    capsys.readouterr()
+    assert metrics.read_bytes() == whole.metrics_file.read_bytes()
+    assert json.loads((path / "run.json").read_text())["status"] == "done"
+    resumed = pipeline.load_params(type(whole)(path))
+    assert_trees_equal(resumed, pipeline.load_params(whole))
+
+
+def traced(stage, horizon, monkeypatch):
+    config = changed(SMOKE if stage != "raw_action" else RAW, env={"horizon": horizon})
+    key = jax.random.key(0)
+    monkeypatch.setattr(pretrain, "trajectories_per_batch", lambda *_: 8)
+    if stage == "pretrain":
+        state = jax.eval_shape(lambda: pretrain.init(config, key))
+        return jax.make_jaxpr(pretrain.make_update(config))(state)
+    base = jax.eval_shape(lambda: pretrain.init(config, key).params)
+    if stage == "discover":
+        state = jax.eval_shape(lambda: discover.init(config, key))
+        return jax.make_jaxpr(discover.make_update(config))(state, base)
+    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)  # noqa: E731
+    state = jax.eval_shape(lambda: reinforce.init(config, key, zeros(base)))
+    frozen = reinforce.Frozen(base=base, metacontroller=meta_params())
+    return jax.make_jaxpr(reinforce.make_update(config))(state, frozen)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "discover", "reinforce", "raw_action"])
+def test_programs_do_not_grow_with_time(stage, monkeypatch):
+    """One loop over time in the program, not one copy of its body per step."""
+    short, long = (all_equations(traced(stage, horizon, monkeypatch)) for horizon in (16, 24))
+    names = [str(equation.primitive) for equation in short]
+    assert "scan" in names or "while" in names
+    if stage in ("reinforce", "raw_action"):
+        assert "while" in names
+    assert len(long) == len(short)

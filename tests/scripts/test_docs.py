@@ -1,0 +1,114 @@
+"""What the README and the pages in docs/ tell a reader to type, run or parsed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+import configs
+from internal_rl import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, *languages):
+    return [body for language, body in FENCE.findall(page.read_text()) if language in languages]
+
+
+def commands(page):
+    """Command lines of the shell blocks, with continued lines joined and comments left out."""
+    for block in blocks(page, "bash", "sh", "shell", "console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if words:
+                yield words
+
+
+def name_of(page):
+    return str(page.relative_to(ROOT))
+
+
+COMMANDS = [(name_of(page), words) for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """The blocks of one page, one after the other, in one namespace and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{name_of(page)}, python block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for _, words in COMMANDS if words[0] == "internal-rl"],
+    ids=" ".join,
+)
+def test_command_lines_parse(words):
+    name, *flags = words[1:]
+    assert name in cli._COMMANDS, f"no command {name}"
+    if flags in (["--help"], ["-h"]):
+        return
+    command, _ = cli._COMMANDS[name]
+    preset = cli._flag(flags, "preset")
+    if preset:
+        configs.get(preset)
+    # Asking for help's defaults opens no run directory; those in the examples do not exist here.
+    default = cli._defaults(command, [*flags, "--help"])
+    args = tyro.cli(command, args=flags, default=default)
+    if not getattr(args, "resume", False):
+        for parent in ("base", "parent"):
+            if hasattr(args, parent):
+                assert cli._flag(flags, parent), f"--{parent} is missing"
+
+
+@pytest.mark.parametrize(
+    "target",
+    sorted({word for _, words in COMMANDS if words[0] == "make" for word in words[1:2]}),
+)
+def test_make_targets_exist(target):
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for _, words in COMMANDS if words[0] in ("python", ".venv/bin/python")],
+    ids=" ".join,
+)
+def test_scripts_exist(words):
+    script = next(word for word in words[1:] if word.endswith(".py"))
+    assert (ROOT / script).is_file()
+    for flag in (word for word in words if word.startswith("--")):
+        option = flag.partition("=")[0]
+        assert option in _help_of(words), option
+
+
+def _help_of(words):
+    script = words.index(next(word for word in words if word.endswith(".py")))
+    command = [word for word in words[1 : script + 2] if not word.startswith("-")]
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s#]+)", FENCE.sub("", page.read_text())):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_there_is_something_to_check():
+    assert blocks(ROOT / "README.md", "python")
+    assert any(words[0] == "internal-rl" for _, words in COMMANDS)
+    assert ["make", "demo"] in [words for _, words in COMMANDS]
