@@ -4,6 +4,7 @@ Letters: B batch, T time, A actions or action dimensions, F observation factors.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import distrax
 import jax
@@ -23,17 +24,32 @@ class ActionSpec:
         return self.num_actions if self.num_actions else self.dim
 
 
-def categorical(logits: jax.Array) -> distrax.Distribution:
+class Distribution(Protocol):
+    """What the project uses of a distrax distribution."""
+
+    def sample(self, *, seed: jax.Array) -> jax.Array:
+        """One draw per batch entry."""
+        ...
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        """Log-probability or log-density in nats, without the event axes."""
+        ...
+
+    def entropy(self) -> jax.Array:
+        """Entropy in nats, without the event axes."""
+        ...
+
+
+def categorical(logits: jax.Array) -> Distribution:
     """Distribution over integers from logits [..., A]."""
-    return distrax.Categorical(logits=logits)
+    return cast(Distribution, distrax.Categorical(logits=logits))
 
 
-def diagonal_gaussian(mean: jax.Array, log_std: jax.Array) -> distrax.Distribution:
+def diagonal_gaussian(mean: jax.Array, log_std: jax.Array) -> Distribution:
     """Gaussian over vectors [..., A] with diagonal covariance; `log_std` broadcasts against `mean`."""
     log_std = jnp.broadcast_to(log_std, mean.shape)
-    return distrax.Independent(
-        distrax.Normal(loc=mean, scale=jnp.exp(log_std)), reinterpreted_batch_ndims=1
-    )
+    components = distrax.Normal(loc=mean, scale=jnp.exp(log_std))
+    return cast(Distribution, distrax.Independent(components, reinterpreted_batch_ndims=1))
 
 
 def kl_to_standard_normal(mean: jax.Array, log_std: jax.Array) -> jax.Array:

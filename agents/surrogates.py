@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def trajectory_advantage(episode_return: jax.Array, delta: float) -> jax.Array:
-    """A = (R − mean R) / (std R + δ) over the batch [B]: one number per episode, no critic (arXiv 2512.20605, App. C.5)."""
+    """A = (R − mean R) / (std R + δ) over the batch [B]: one number per episode (arXiv 2512.20605, App. C.5)."""
     centred = episode_return - jnp.mean(episode_return)
     return centred / (jnp.std(episode_return) + delta)
 

@@ -16,6 +16,7 @@ from flax import nnx
 
 from agents.distributions import (
     ActionSpec,
+    Distribution,
     categorical,
     diagonal_gaussian,
     factored_log_prob,
@@ -125,7 +126,7 @@ class BaseModel(nnx.Module):
         _, e = self.lower(obs, None, reset)
         return self.upper(e, None, reset)[1]
 
-    def action_distribution(self, out: Outputs):
+    def action_distribution(self, out: Outputs) -> Distribution:
         """p(a_t | o_1:t) as a distrax distribution."""
         if self.action_spec.num_actions:
             return categorical(out.action)

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
 import tyro
 
 import configs
 from internal_rl.config import (
-    Config,
     DiscoverConfig,
     EnvConfig,
     EvaluateConfig,
@@ -189,7 +189,11 @@ def _dispatch(argv: list[str]) -> int:
     default = _defaults(command, rest)
     try:
         args = tyro.cli(
-            command, prog=f"internal-rl {name}", args=rest, default=default, description=command.__doc__
+            command,
+            prog=f"internal-rl {name}",
+            args=rest,
+            default=default,
+            description=command.__doc__,
         )
     except SystemExit as stop:  # tyro has printed help or what is wrong with the flags
         return int(stop.code or 0)
@@ -199,7 +203,10 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = ["usage: internal-rl COMMAND [flags]; internal-rl COMMAND --help explains every flag", ""]
+    lines = [
+        "usage: internal-rl COMMAND [flags]; internal-rl COMMAND --help explains every flag",
+        "",
+    ]
     for name, (command, _) in _COMMANDS.items():
         lines.append(f"  {name:10} {(command.__doc__ or '').splitlines()[0]}")
     return "\n".join([*lines, "", f"presets: {', '.join(configs.names())}"])
@@ -232,6 +239,8 @@ def _defaults(command: type, argv: Sequence[str]):
             )
         preset = _flag(argv, "preset")
         config = configs.get(preset) if preset else open_run(source).config
+        if _flag(argv, "reinforce.method") == "raw_action":
+            config = dataclasses.replace(config, reinforce=config.raw_action)
     else:
         config = configs.get(_flag(argv, "preset") or DEFAULT_PRESET)
     required = {"run": tyro.MISSING, "output": tyro.MISSING}
@@ -289,9 +298,7 @@ def _reinforce(args: Reinforce) -> None:
     if args.heldout_tasks:
         env = dataclasses.replace(config.env, heldout_tasks=args.heldout_tasks)
         config = dataclasses.replace(config, env=env)
-    run = run_reinforce(
-        config, args.run, parent, parent_seed=args.parent_seed, **_run_flags(args)
-    )
+    run = run_reinforce(config, args.run, parent, parent_seed=args.parent_seed, **_run_flags(args))
     print(f"reinforce: done, in {run.path}")
 
 

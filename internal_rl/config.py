@@ -131,7 +131,8 @@ class MetacontrollerConfig:
     rank: int = 16
     """Rank of the control matrix U_t; 0 means a full n_e×n_e matrix."""
     input_norm: bool = False
-    """LayerNorm on the residual stream as the metacontroller's parts read it (never on what they write). Not in the paper."""
+    """LayerNorm on the residual stream as the metacontroller's parts read it, never on what they write. Not in the
+    paper."""
     gate: Literal["soft", "gumbel", "hard"] = "soft"
     """β during discovery. soft: the paper's sigmoid. gumbel: relaxed Bernoulli sample (paper, Fig. 7). hard: binary
     Gumbel-sigmoid sample with straight-through gradient."""
@@ -160,7 +161,7 @@ class DiscoverConfig:
     kl_warmup_steps: int = 0
     """α rises linearly over this many steps. Not in the paper."""
     kl_warmup_start: float = 0.02
-    """Fraction of α before the warm-up. Too much of it and the codes collapse before the decoder has learnt to use them."""
+    """Fraction of α before the warm-up. With too much the codes collapse before the decoder has learnt to use them."""
     kl_hold_steps: int = 0
     """Steps before the warm-up begins. Not in the paper."""
     obs_loss_weight: float = 0.0

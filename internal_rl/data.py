@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from envs.pinpad.expert import Trajectories, generate
+from envs.pinpad.expert import TieBreaking, Trajectories, generate
 from internal_rl.packing import Packing, pack, unpacked
 from internal_rl.world import World
 
@@ -67,7 +67,7 @@ def packed_batch(
 
 
 def padded_batch(
-    key: jax.Array, world: World, rows: int, epsilon: float, tie_breaking: str
+    key: jax.Array, world: World, rows: int, epsilon: float, tie_breaking: TieBreaking
 ) -> tuple[Batch, dict[str, jax.Array]]:
     """One trajectory per row of `world.horizon` tokens."""
     data, stats = generate(

@@ -49,7 +49,7 @@ def run_demo(
     Args:
         config: preset.
         folder: made if needed. An existing demo folder needs `resume` or `overwrite`.
-        scratch: train base model and metacontroller; otherwise take those that come with the package.
+        scratch: train base model and metacontroller, too; otherwise those that come with the package are taken.
         seeds: RL seeds.
 
     Raises:
@@ -58,9 +58,6 @@ def run_demo(
     validate(config)
     if seeds < 1:
         raise UserError(f"seeds is {seeds}; allowed: at least 1")
-    if not scratch:
-        for stage_name in ("pretrain", "discover"):
-            packaged_files(config, stage_name)  # missing ones are reported before anything is deleted
     asked = {"config": config_to_json(config), "scratch": scratch, "seeds": seeds}
     log = _open_folder(folder, asked, resume, overwrite)
 
@@ -76,18 +73,20 @@ def run_demo(
         return result
 
     options = {"progress": progress}
-    if scratch:
-        base = stage(
-            "pretrain",
-            lambda path, again: pipeline.run_pretrain(config, path, resume=again, **options),
-        )
-        meta = stage(
-            "discover",
-            lambda path, again: pipeline.run_discover(config, path, base, resume=again, **options),
-        )
-    else:
-        base = stage("pretrain", lambda path, _: import_packaged(config, "pretrain", path, None))
-        meta = stage("discover", lambda path, _: import_packaged(config, "discover", path, base))
+    packaged = [] if scratch else packaged_stages(config)
+
+    def pretrain(path: Path, again: bool) -> RunDir:
+        if "pretrain" in packaged:
+            return import_packaged(config, "pretrain", path, None)
+        return pipeline.run_pretrain(config, path, resume=again, **options)
+
+    def discover(path: Path, again: bool) -> RunDir:
+        if "discover" in packaged:
+            return import_packaged(config, "discover", path, base)
+        return pipeline.run_discover(config, path, base, resume=again, **options)
+
+    base = stage("pretrain", pretrain)
+    meta = stage("discover", discover)
     internal = stage(
         "reinforce_internal",
         lambda path, again: pipeline.run_reinforce(
@@ -107,12 +106,26 @@ def run_demo(
     figures = _draw(config, folder, base, meta, internal, raw)
     log["seconds"]["evaluate"] = time.perf_counter() - started
     summary["wall_seconds"] = _wall_seconds(log["seconds"])
-    summary["scratch"] = scratch
+    summary["trained_stages"] = [n for n in ("pretrain", "discover") if n not in packaged]
     write_json(folder / "summary.json", summary)
     (folder / "report.md").write_text(_report(config, summary, figures), encoding="utf-8")
     print(_table(summary))
     print(f"\n{folder / 'report.md'}\n{folder / 'summary.json'}")
     return summary
+
+
+def packaged_stages(config: Config) -> list[str]:
+    """Stages whose trained weights come with the package for this preset."""
+    return [
+        stage
+        for stage in ("pretrain", "discover")
+        if all(file.is_file() for file in _packaged_files(config, stage))
+    ]
+
+
+def _packaged_files(config: Config, stage: str) -> list[Traversable]:
+    source = resources.files("configs") / PACKAGED_WEIGHTS / config.name
+    return [source / f"{stage}.safetensors", source / f"{stage}.json"]
 
 
 def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | None) -> RunDir:
@@ -121,7 +134,9 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     Raises:
         UserError: there are none for this preset.
     """
-    files = packaged_files(config, stage)
+    files = _packaged_files(config, stage)
+    if not all(file.is_file() for file in files):
+        raise UserError(f"no packaged {stage} weights for preset '{config.name}'; use --scratch")
     parents = {} if parent is None else {"pretrain": parent}
     run = create(path, stage, config, parents=parents, overwrite=path.exists())
     (run.path / "weights").mkdir()
@@ -130,21 +145,6 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     pipeline.load_params(run)  # shapes and checksums are checked here, not after an hour of RL
     run.set_status("done")
     return run
-
-
-def packaged_files(config: Config, stage: str) -> list[Traversable]:
-    """Weights and description of a stage that come with the package.
-
-    Raises:
-        UserError: there are none for this preset.
-    """
-    source = resources.files("configs") / PACKAGED_WEIGHTS / config.name
-    files = [source / f"{stage}.safetensors", source / f"{stage}.json"]
-    if not all(file.is_file() for file in files):
-        raise UserError(
-            f"no packaged {stage} weights for preset '{config.name}'; run the demo with --scratch"
-        )
-    return files
 
 
 def _open_folder(folder: Path, asked: dict, resume: bool, overwrite: bool) -> dict[str, Any]:
@@ -251,9 +251,7 @@ def _draw(
         "switching": "figures/switching.png",
         "episode": "figures/episode.gif",
     }
-    trained = {
-        stage: read_metrics(run) for stage, run in (("pretrain", base), ("discover", meta))
-    }
+    trained = {stage: read_metrics(run) for stage, run in (("pretrain", base), ("discover", meta))}
     losses = {
         stage: {"action NLL": (metrics["step"], metrics["action_nll"])}
         for stage, metrics in trained.items()
@@ -297,10 +295,11 @@ def _table(summary: dict[str, Any]) -> str:
 def _report(config: Config, summary: dict[str, Any], figures: dict[str, str]) -> str:
     switching, wall = summary["switching"], summary["wall_seconds"]
     task = ", ".join("-".join(task) for task in config.env.heldout_tasks)
+    packaged = [n for n in ("pretrain", "discover") if n not in summary["trained_stages"]]
     origin = (
-        "All four stages were trained in this run."
-        if summary["scratch"]
-        else "Base model and metacontroller are the ones that come with the package; RL and evaluation ran here."
+        f"Weights of {' and '.join(packaged)} come with the package; everything else was trained in this run."
+        if packaged
+        else "All stages were trained in this run."
     )
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in wall.items())
     parts = [

@@ -24,7 +24,7 @@ class Packing:
 
 
 def pack(lengths: jax.Array, rows: int, row_length: int) -> Packing:
-    """Lay trajectories of the given lengths [N] (each in 1..row_length) into rows; those past the last row are left out."""
+    """Lay trajectories of lengths [N] (each in 1..row_length) into rows; those past the last row are left out."""
 
     def place(carry, length):
         row, offset = carry

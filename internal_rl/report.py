@@ -53,9 +53,7 @@ def evaluate_run(
     return result
 
 
-def policy_outcome(
-    run: RunDir, config: Config, world: World
-) -> tuple[str, evaluate.PerEpisode]:
+def policy_outcome(run: RunDir, config: Config, world: World) -> tuple[str, evaluate.PerEpisode]:
     """Episodes [S, N] of a reinforce run's trained policies, with the method's name in summaries."""
     params = load_params(run, None)
     if config.reinforce.method == "internal":
@@ -120,9 +118,7 @@ def draw_switching(config: Config, frozen: Frozen, path: Path, *, seed: int = 0)
     switching_trajectories(path, items, threshold=config.reinforce.switch_threshold)
 
 
-def draw_episode(
-    config: Config, frozen: Frozen, policy: Any, path: Path, *, seed: int = 0
-) -> bool:
+def draw_episode(config: Config, frozen: Frozen, policy: Any, path: Path, *, seed: int = 0) -> bool:
     """GIF of the first successful of 64 episodes on the held-out task (of the best, if none succeeds).
 
     Args:

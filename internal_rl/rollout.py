@@ -13,12 +13,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from agents.distributions import diagonal_gaussian
 from envs import adapter
 from envs.pinpad.layout import Layout
 from internal_rl.base_model import BaseModel
 from internal_rl.metacontroller import Metacontroller
 from internal_rl.policy import AbstractPolicy
-from agents.distributions import diagonal_gaussian
 from internal_rl.world import World
 
 

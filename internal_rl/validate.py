@@ -26,7 +26,13 @@ _AT_LEAST_ONE = (
 )
 _AT_LEAST_ZERO = (
     *("seed", "model.init_scale", "pretrain.obs_loss_weight", "metacontroller.rank"),
-    *("discover.kl_weight", "discover.kl_warmup_steps", "discover.kl_hold_steps", "discover.random_switch_steps", "discover.kl_warmup_start"),
+    *(
+        "discover.kl_weight",
+        "discover.kl_warmup_steps",
+        "discover.kl_hold_steps",
+        "discover.random_switch_steps",
+        "discover.kl_warmup_start",
+    ),
     "discover.obs_loss_weight",
 )
 

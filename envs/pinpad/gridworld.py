@@ -154,7 +154,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         """One deterministic transition of one episode; `key` is not used."""
         del key
         agent = self._move(state, jnp.asarray(action, jnp.int32))
-        # After the last colour there is no next one; the clipped index is then not used.
+        # The index is clipped after the last colour, when the episode is over.
         last = jnp.int32(params.tasks.sequences.shape[1] - 1)
         target = params.tasks.sequences[state.task, jnp.minimum(state.progress, last)]
         entered = (state.objects == agent) & (agent != state.agent)  # [O]

@@ -1,7 +1,7 @@
 """What the codes mean: codes collected while the expert goes to an object, replayed elsewhere (paper Figs 6, A3).
 
-If codes stand for sub-goals, a code recorded while the expert headed for colour g takes the agent to g from other layouts,
-at other times, and in orders never seen in training.
+If codes stand for sub-goals, a code recorded while the expert headed for colour g takes the agent to g from other
+layouts, at other times, and in orders never seen in training.
 """
 
 import flax.struct

@@ -1,6 +1,6 @@
 """Entropies that bound every base model and every metacontroller, computed exactly from the expert (spec section 8).
 
-- `expert`: the expert's own entropy given its goal, from ties between shortest paths; what a perfectly steered model pays.
+- `expert`: the expert's own entropy given its goal, from ties between shortest paths; what perfect steering pays.
 - `bayes`: what a Bayes-optimal predictor pays that must infer the task from the behaviour so far.
 """
 

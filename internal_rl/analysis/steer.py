@@ -48,9 +48,7 @@ def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState,
         def loss_fn(params):
             control = LowRankControl(params["a"][batch.goal], params["b"][batch.goal])
             _, out = base.upper(apply_control(e, control), None, batch.reset)
-            return masked_mean(
-                -base.action_distribution(out).log_prob(batch.action), batch.valid
-            )
+            return masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
 
         loss, grads = jax.value_and_grad(loss_fn)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -1,6 +1,6 @@
 """Stage 4: success on fresh layouts, for every way of driving a base model (paper Fig. 8, App. C.3).
 
-Each function returns one array per quantity, [S, N] for S seeds and N episodes, so that intervals can be formed over both.
+Each function returns arrays [S, N] for S seeds and N episodes, so that intervals can be formed over both.
 """
 
 from collections.abc import Callable
@@ -105,7 +105,7 @@ def train_steering(config: Config, base: Params, seeds: int = 1) -> tuple[Params
 
 
 def evaluate_alignment(config: Config, frozen: Frozen, sequences: int = 1024) -> dict[str, float]:
-    """Switch alignment and losses on fresh expert trajectories of the pretraining tasks, without noise in code and gate."""
+    """Switch alignment on fresh expert trajectories of the pretraining tasks, without noise in code and gate."""
     world = pretrain_world(config.env)
     base_net = base_network(config, world.obs_spec, world.action_spec)
     meta_net = metacontroller_network(config)

@@ -45,9 +45,7 @@ def behaviour_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The pretraining loss in nats per token, and its parts."""
     out = base(batch.obs, batch.reset)
-    action_nll = masked_mean(
-        -base.action_distribution(out).log_prob(batch.action), batch.valid
-    )
+    action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
     obs_nll = masked_mean(-base.observation_log_prob(out, batch.next_obs), batch.valid)
     loss = action_nll + obs_loss_weight * obs_nll
     return loss, {"loss": loss, "action_nll": action_nll, "obs_nll": obs_nll}

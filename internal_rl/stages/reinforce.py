@@ -6,7 +6,6 @@ Two methods with the same objective, advantage and number of episodes:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -118,9 +117,7 @@ def raw_experience(world: World, episodes: Episodes, delta: float) -> Experience
     )
 
 
-def internal_log_prob(
-    policy: AbstractPolicy, batch: Experience
-) -> tuple[jax.Array, jax.Array]:
+def internal_log_prob(policy: AbstractPolicy, batch: Experience) -> tuple[jax.Array, jax.Array]:
     """log π(z_t | e_1:t) [B, T] and entropy [B, T], all abstract steps at once."""
     mean, log_std = policy(batch.inputs, batch.acted)
     distribution = diagonal_gaussian(mean, log_std)
@@ -150,9 +147,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
             return episodes, internal_experience(episodes, cfg.advantage_delta), solvable
         key_start, key_rollout = jax.random.split(key)
         layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
-        episodes = rollout(
-            key_rollout, world, base_net.bind(params), uncontrolled(), layout, task
-        )
+        episodes = rollout(key_rollout, world, base_net.bind(params), uncontrolled(), layout, task)
         return episodes, raw_experience(world, episodes, cfg.advantage_delta), solvable
 
     def loss_fn(params: Params, batch: Experience):
@@ -160,9 +155,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
             log_prob, entropy = internal_log_prob(policy_net.bind(params), batch)
         else:
             log_prob, entropy = raw_log_prob(base_net.bind(params), batch)
-        loss, metrics = ppo_clip(
-            log_prob, batch.log_prob, batch.advantage, batch.acted, cfg.clip
-        )
+        loss, metrics = ppo_clip(log_prob, batch.log_prob, batch.advantage, batch.acted, cfg.clip)
         entropy = masked_mean(entropy, batch.acted)
         metrics |= {"policy_loss": loss, "entropy": entropy}
         return loss - cfg.entropy_weight * entropy, metrics
@@ -214,5 +207,3 @@ def _first_step(episodes: Episodes) -> jax.Array:
 def _gradient_steps(config: Config) -> int:
     cfg = config.reinforce
     return cfg.iterations * cfg.epochs * cfg.minibatches
-
-

@@ -21,6 +21,10 @@ def generate(key, env, tasks, n, horizon, epsilon=0.0, tie_breaking="uniform"):
     return expert.generate(key, env, tasks, n, horizon, epsilon, tie_breaking)
 
 
+plan_of = jax.jit(expert.plan, static_argnames="grid_size")
+action_probs = jax.jit(expert.action_probs, static_argnames="tie_breaking")
+
+
 def run(setting, seed=0, n=N, **options):
     env, tasks, horizon = setting
     encoded = encode_tasks(tasks, env.num_objects)
@@ -88,8 +92,8 @@ def test_lengths_are_shortest():
 
 
 def test_tasks_are_uniform_and_the_same_key_gives_the_same_data():
-    first, _ = run(SMALL, n=2000)
-    again, _ = run(SMALL, n=2000)
+    first, _ = run(SMALL, n=4000)
+    again, _ = run(SMALL, n=4000)
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert chisquare(np.bincount(first.task, minlength=4)).pvalue > 1e-3
 
@@ -99,13 +103,13 @@ def test_action_probs_match_the_oracle():
     trajectories, _ = run(SMALL)
     last = np.array([len(task) for task in tasks])[trajectories.task] - 1
     layout = Layout(trajectories.objects, trajectories.walls, trajectories.agent[:, 0])
-    plan = expert.plan(layout, env.grid_size)
+    plan = plan_of(layout, env.grid_size)
     for t in (0, 3):
         agent, goal = trajectories.agent[:, t], trajectories.goal[:, t]
         final = trajectories.subgoal[:, t] == last
-        uniform = expert.action_probs(plan, agent, goal, final)
-        lowest = expert.action_probs(plan, agent, goal, final, tie_breaking="deterministic")
-        noisy = expert.action_probs(plan, agent, goal, final, epsilon=0.3)
+        uniform = action_probs(plan, agent, goal, final)
+        lowest = action_probs(plan, agent, goal, final, tie_breaking="deterministic")
+        noisy = action_probs(plan, agent, goal, final, epsilon=0.3)
         for i in np.flatnonzero(t < trajectories.length):
             cell, colour = int(agent[i]), int(goal[i])
             objects, walls = trajectories.objects[i].tolist(), trajectories.walls[i].tolist()
@@ -129,8 +133,8 @@ def test_generated_actions_follow_action_probs():
     trajectories, _ = run(SMALL, n=4000, epsilon=0.3)
     layout = Layout(trajectories.objects, trajectories.walls, trajectories.agent[:, 0])
     last = jnp.array([len(task) for task in tasks])[trajectories.task] - 1
-    probs = expert.action_probs(
-        expert.plan(layout, env.grid_size),
+    probs = action_probs(
+        plan_of(layout, env.grid_size),
         trajectories.agent[:, 1],
         trajectories.goal[:, 1],
         trajectories.subgoal[:, 1] == last,
@@ -165,8 +169,8 @@ def test_a_pocket_between_wrong_colours_ends_the_trajectory():
         .  2  4
     """
     layout = Layout(jnp.array([1, 5, 7, 3, 8]), jnp.zeros(0, jnp.int32), jnp.array(4))
-    plan = expert.plan(layout, 3)
-    probs = expert.action_probs(plan, jnp.array(4), jnp.array(4), jnp.array(True), epsilon=0.5)
+    plan = plan_of(layout, 3)
+    probs = action_probs(plan, jnp.array(4), jnp.array(4), jnp.array(True), epsilon=0.5)
     np.testing.assert_allclose(probs, [0.25] * 4)
     batched, known = jax.tree.map(lambda x: x[None], (layout, plan))
     tasks, task = encode_tasks(("4",), 5), jnp.zeros(1, jnp.int32)
@@ -210,8 +214,8 @@ def test_solvable_fraction_counts_all_proposals():
     layout, fraction = sample(jax.random.key(0))
     assert 0.2 < fraction < 0.8
     assert binomtest(solvable, 1500, float(fraction)).pvalue > 1e-3
-    plan = expert.plan(layout, 4)
-    assert (expert.task_length(plan.distances, layout, tasks, ids) <= horizon).all()
+    lengths = jax.jit(expert.task_length)(plan_of(layout, 4).distances, layout, tasks, ids)
+    assert (lengths <= horizon).all()
 
 
 def test_accepted_layouts_are_uniform_over_the_solvable_ones():

@@ -152,7 +152,8 @@ def test_step_is_the_base_class_step():
         base = Environment.step.__wrapped__(env, key, state, action, params)
         return ours, base
 
-    state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 32), params)[1]
+    keys = jax.random.split(jax.random.key(0), 32)
+    state = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)[1]
     step = jax.jit(jax.vmap(both))
     ends = 0
     for t in range(6):
@@ -168,8 +169,8 @@ def test_auto_reset_starts_a_fresh_episode():
     env = GridPinpad(3, 2, 1)
     params = PinpadParams(encode_tasks(("01",), 2), max_steps_in_episode=1)
     keys = jax.random.split(jax.random.key(0), 64)
-    _, state = jax.vmap(env.reset, (0, None))(keys, params)
-    obs, fresh, _, _, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
+    _, state = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
+    obs, fresh, _, _, truncated, info = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))(
         jax.random.split(jax.random.key(1), 64), state, jnp.zeros(64, jnp.int32), params
     )
     assert truncated.all()

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from envs.pinpad import GridPinpad, PinpadParams, encode_tasks, layout, sample_layouts
+from envs.pinpad import GridPinpad, PinpadParams, encode_tasks, layout
+
+mixed_radix = jax.jit(layout.mixed_radix, static_argnames="radices")
+sample_layouts = jax.jit(layout.sample_layouts, static_argnums=(1, 2, 3, 4))
 
 
 def stacked(sample: layout.Layout) -> np.ndarray:
@@ -31,7 +34,8 @@ def test_cells_are_distinct_and_inside(size, objects, walls):
 def test_every_list_of_ranks_is_another_layout():
     """So uniform ranks give uniform layouts, whatever the number of samples."""
     ranks = np.array(list(product(range(5), range(4), range(3), range(2))), np.int32)
-    sample = layout.layout_from_ranks([jnp.asarray(column) for column in ranks.T], num_objects=2)
+    decode = jax.jit(layout.layout_from_ranks, static_argnames="num_objects")
+    sample = decode([jnp.asarray(column) for column in ranks.T], num_objects=2)
     found = set(map(tuple, stacked(sample).tolist()))
     assert len(ranks) == len(found) == perm(5, 4)
 
@@ -40,7 +44,7 @@ def test_every_list_of_ranks_is_another_layout():
 def test_mixed_radix_digits(first, second):
     radices = (16, 49, 48, 47, 46, 45)
     assert layout.num_words(radices) == 2  # 16 * 49 * 48 and 47 * 46 * 45 are below 2^17
-    digits = layout.mixed_radix(jnp.array([first, second], jnp.uint32), radices)
+    digits = mixed_radix(jnp.array([first, second], jnp.uint32), radices)
     rest = [first, first // 16, first // 16 // 49, second, second // 47, second // 47 // 46]
     expected = [value % radix for value, radix in zip(rest, radices, strict=True)]
     assert [int(digit) for digit in digits] == expected

@@ -55,7 +55,7 @@ def bits(moves: int, first: int) -> list[int]:
 
 def test_walls_are_unreachable():
     _, layout = layouts(0, 8, 5, 3, 12)
-    distances = planning.distances(layout, 5)
+    distances = plan(layout, 5).distances
     on_walls = jnp.take_along_axis(distances, layout.walls[:, None], axis=-1)
     assert (on_walls == planning.UNREACHABLE).all()
 
@@ -108,6 +108,6 @@ def test_grids_wider_than_a_word_are_refused():
 
 def test_grid_of_the_largest_size():
     layout = Layout(jnp.array([32 * 32 - 1]), jnp.zeros(0, jnp.int32), jnp.array(0))
-    distances = planning.distances(layout, 32)[0]
+    distances = plan(layout, 32).distances[0]
     assert distances[0] == 62
     assert distances[31] == 31

@@ -160,11 +160,6 @@ def test_a_mistake_does_not_delete_what_overwrite_would_replace(refused, runs, t
     shutil.copytree(runs.base.path, tmp_path / "base")
     flags = ["--run", "base", "--overwrite", "--model.controlled-layer", "9"]
     refused("pretrain", *SMOKE, *flags, says="model.controlled_layer is 9")
-    # A demo that cannot start: no weights of this preset come with the package.
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "demo.json").write_text("{}")
-    refused("demo", *SMOKE, "--run", "demo", "--overwrite", says=["no packaged", "--scratch"])
-    refused("demo", *SMOKE, "--run", "other", says=["no packaged", "--scratch"])
 
 
 def damaged(run, folder):

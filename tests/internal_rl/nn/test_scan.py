@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from internal_rl.nn import diagonal_scan
@@ -67,6 +67,7 @@ def test_second_derivatives_equal_plain_autodiff(method):
         np.testing.assert_allclose(got, want, atol=1e-12)
 
 
+@settings(max_examples=15)
 @given(cut=st.integers(1, 8), seed=st.integers(0, 1000))
 def test_split_anywhere(cut, seed):
     a, x, h0 = random_inputs(9, seed, "float32")
