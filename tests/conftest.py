@@ -39,4 +39,4 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--typecheck"):
         from jaxtyping import install_import_hook
 
-        install_import_hook(PACKAGES, "beartype.beartype")
+        install_import_hook(PACKAGES, "tests.typechecker.check")

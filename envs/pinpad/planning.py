@@ -6,6 +6,8 @@ one uint32, a set of cells is `uint32[G, n]` with the batch axis n last: a move 
 round for a whole batch is a handful of vectorised operations.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -107,7 +109,8 @@ def _search(
 
 def _rows(cells: Int[Array, "*b k"], grid_size: int) -> UInt32[Array, "k G n"]:
     """One-cell sets, as rows of bits."""
-    cells = jnp.moveaxis(cells.reshape(-1, cells.shape[-1]), 0, -1)[:, None]  # [k, 1, n]
+    n = math.prod(cells.shape[:-1])  # not -1, which fails without walls
+    cells = cells.reshape(n, cells.shape[-1]).T[:, None]  # [k, 1, n]
     row, column = cells // grid_size, cells % grid_size
     bit = jnp.uint32(1) << column.astype(jnp.uint32)
     index = jnp.arange(grid_size, dtype=jnp.int32)[None, :, None]

@@ -59,7 +59,7 @@ def test_kl_against_an_integral(mean, log_std):
 
 def test_factored_likelihood_is_a_product_of_categoricals():
     sizes = (2, 3, 4)
-    logits, index = random(0, 6, 9), np.array([[0, 1, 2, 1, 0, 1], [2, 0, 1, 1, 2, 0], [3] * 6])
+    logits, index = random(0, 6, 9), np.array([[0, 1, 1, 1, 0, 1], [2, 0, 1, 1, 2, 0], [3] * 6])
     starts = (0, 2, 5)
     one_hots = np.zeros((6, 9))
     expected = np.zeros(6)

@@ -4,20 +4,22 @@ Compiling is what costs, so every program is kept in one compilation cache for t
 the tests' subprocesses share.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import pytest
 
-from internal_rl import pipeline
-from internal_rl.config import Config
-from internal_rl.runs.cache import count_compilations, enable_compilation_cache
-from internal_rl.runs.logger import Logger
-from internal_rl.runs.run_dir import RunDir
-from tests.internal_rl.small import SMOKE
+# Our packages are imported inside the fixtures: pytest may load this file before `--typecheck` has
+# put its import hook in place, and what is imported before that is not checked.
+if TYPE_CHECKING:
+    from internal_rl.config import Config
+    from internal_rl.runs.run_dir import RunDir
 
 CACHE_OPTIONS = (
     "jax_compilation_cache_dir",
@@ -43,6 +45,8 @@ class Runs:
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory):
     """Compilation cache of this session, for this process and its children."""
+    from internal_rl.runs.cache import enable_compilation_cache
+
     before = os.environ.get("INTERNAL_RL_CACHE")
     os.environ.setdefault("INTERNAL_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
     options = {name: getattr(jax.config, name) for name in CACHE_OPTIONS}
@@ -57,6 +61,11 @@ def cache_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, cache_dir) -> Runs:
     """pretrain → discover → reinforce with the smoke preset."""
+    from internal_rl import pipeline
+    from internal_rl.runs.cache import count_compilations
+    from internal_rl.runs.logger import Logger
+    from tests.internal_rl.small import SMOKE
+
     del cache_dir
     folder = tmp_path_factory.mktemp("smoke")
     programs: dict[str, list[int]] = {}

@@ -85,6 +85,7 @@ def slow_discover(config, params, *, reads_proposal=False, reads_present=False):
             after = np.asarray(after[0], np.float64)
             seen = after if reads_present else history
             mean, log_std = np.split(mlp(p["encoder"], np.concatenate([e[b, t], seen, s[b, t]])), 2)
+            log_std = np.clip(log_std, -7.0, 2.0)
             proposal = mean + np.exp(log_std) * code_noise[b, t]
             code = proposal_before if reads_proposal else z_before
             switch = p["switch"]
