@@ -11,10 +11,10 @@ WITH_INSTALL_SECONDS = INTERNAL_RL_INSTALL_SECONDS=$$(cat .venv/install_seconds 
 	rm -f .venv/install_seconds; export INTERNAL_RL_INSTALL_SECONDS;
 
 demo: $(STAMP)
-	$(WITH_INSTALL_SECONDS) $(BIN)/internal-rl demo
+	$(WITH_INSTALL_SECONDS) $(BIN)/internal-rl demo --resume
 
 demo-scratch: $(STAMP)
-	$(WITH_INSTALL_SECONDS) $(BIN)/internal-rl demo --scratch
+	$(WITH_INSTALL_SECONDS) $(BIN)/internal-rl demo --scratch --resume --run runs/demo-scratch
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --typecheck

@@ -4,7 +4,7 @@ Letters: B batch, T time, A actions or action dimensions, F observation factors.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, runtime_checkable, cast
 
 import distrax
 import jax
@@ -24,6 +24,7 @@ class ActionSpec:
         return self.num_actions if self.num_actions else self.dim
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """What the project uses of a distrax distribution."""
 

@@ -21,7 +21,7 @@ class EnvConfig:
     """W: number of wall cells."""
     horizon: int = 24
     """T: an episode is truncated after this many steps."""
-    observation: Literal["egocentric", "onehot"] = "egocentric"
+    observation: Literal["egocentric", "offsets", "onehot"] = "egocentric"
     """onehot: the paper's per-cell one-hot. egocentric: one-hot row and column offsets of every object and wall
     relative to the agent, plus the agent's own row and column."""
     pretrain_tasks: tuple[str, ...] = ()

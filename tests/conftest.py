@@ -39,4 +39,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--typecheck"):
         from jaxtyping import install_import_hook
 
+        import tests.typechecker  # noqa: F401 - the hook itself imports no more than `tests`
+
         install_import_hook(PACKAGES, "tests.typechecker.check")

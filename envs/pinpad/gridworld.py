@@ -24,8 +24,8 @@ from envs.pinpad.layout import (
 from envs.pinpad.tasks import TABLE_A1, TABLE_A2, Tasks, encode_tasks
 
 NUM_ACTIONS = 4
-Observation = Literal["egocentric", "onehot"]
-OBSERVATIONS = ("egocentric", "onehot")
+Observation = Literal["egocentric", "offsets", "onehot"]
+OBSERVATIONS = ("egocentric", "offsets", "onehot")
 
 
 @struct.dataclass
@@ -77,6 +77,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         G²(O + W + 1) numbers.
         "egocentric": per object and wall its row and its column minus the agent's (2G - 1 values
         each), then the agent's own row and column (G values each).
+        "offsets": the offsets of "egocentric" alone. Absolute positions, and so the grid's borders, are hidden.
     Action: int32 in 0..3, up, down, left, right. Moving into a wall or off the grid does nothing.
     Reward: float32, 1 when the last colour of the task is visited, else 0.
     Terminated: task solved, or the agent moved onto a colour that is not the next one.
@@ -223,7 +224,8 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         things = self.num_objects + self.num_walls
         if self.observation == "onehot":
             return (self.grid_size**2,) * (things + 1)
-        return (2 * self.grid_size - 1,) * (2 * things) + (self.grid_size,) * 2
+        own = () if self.observation == "offsets" else (self.grid_size,) * 2
+        return (2 * self.grid_size - 1,) * (2 * things) + own
 
     @property
     def obs_dim(self) -> int:
@@ -261,7 +263,10 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         rows, columns = _divide(things, self.grid_size)
         row, column = _divide(agent, self.grid_size)
         offsets = jnp.stack([rows - row, columns - column], axis=-1) + (self.grid_size - 1)
-        return jnp.concatenate([offsets.reshape(*agent.shape[:-1], -1), row, column], axis=-1)
+        offsets = offsets.reshape(*agent.shape[:-1], -1)
+        if self.observation == "offsets":
+            return offsets
+        return jnp.concatenate([offsets, row, column], axis=-1)
 
     def _move(self, state: PinpadState, action: Int[Array, ""]) -> Int[Array, ""]:
         size = self.grid_size

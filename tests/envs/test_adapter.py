@@ -19,7 +19,11 @@ def state_in(params):
     return ENV.reset_to(layout, jnp.int32(0), params)[1]
 
 
-@pytest.mark.parametrize("step", [adapter.step, adapter.auto_reset_step])
+step = jax.jit(adapter.step, static_argnums=0)
+auto_reset_step = jax.jit(adapter.auto_reset_step, static_argnums=0)
+
+
+@pytest.mark.parametrize("step", [step, auto_reset_step])
 @pytest.mark.parametrize(
     ("action", "limit", "reward", "terminated", "truncated"),
     [
@@ -42,15 +46,15 @@ def test_flags(step, action, limit, reward, terminated, truncated):
 def test_final_obs_is_the_observation_before_the_reset():
     params = PinpadParams(encode_tasks(("0",), 2))
     state = state_in(params)
-    ended, plain = adapter.step(ENV, KEY, state, RIGHT, params)
+    ended, plain = step(ENV, KEY, state, RIGHT, params)
     assert ended.agent == 1
     np.testing.assert_array_equal(plain.obs, plain.final_obs)
-    fresh, auto = adapter.auto_reset_step(ENV, KEY, state, RIGHT, params)
+    fresh, auto = auto_reset_step(ENV, KEY, state, RIGHT, params)
     np.testing.assert_array_equal(auto.final_obs, plain.obs)
     np.testing.assert_array_equal(auto.obs, ENV.get_obs(fresh))
     assert fresh.time == 0
     # Where the episode goes on, both are the same.
-    _, going_on = adapter.auto_reset_step(ENV, KEY, state, UP, params)
+    _, going_on = auto_reset_step(ENV, KEY, state, UP, params)
     np.testing.assert_array_equal(going_on.obs, going_on.final_obs)
 
 

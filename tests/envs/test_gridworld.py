@@ -50,7 +50,7 @@ def careful_actions(rng, episode: oracle.Episode) -> list[int]:
     return actions
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(range(len(ENVS))))
 def test_random_walks_match_the_oracle(seed, which):
     env, tasks = ENVS[which]
@@ -66,7 +66,7 @@ def test_random_walks_match_the_oracle(seed, which):
 
     params = PinpadParams(encode_tasks(tasks, env.num_objects), max_steps_in_episode=HORIZON)
     layout = Layout(*(jnp.array(x, jnp.int32) for x in (objects, walls, agent)))
-    first, outputs = walk(env, params, layout, jnp.int32(task), jnp.asarray(padded))
+    first, outputs = jax.device_get(walk(env, params, layout, jnp.int32(task), jnp.asarray(padded)))
     observe = partial(oracle.observe, env.observation, env.grid_size, objects, walls)
     np.testing.assert_array_equal(first, observe(agent))
 

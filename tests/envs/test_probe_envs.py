@@ -8,6 +8,9 @@ import pytest
 from envs import adapter
 from tests import probe_envs as probes
 
+reset = jax.jit(adapter.reset, static_argnums=0)
+step = jax.jit(adapter.step, static_argnums=0)
+
 
 def play(env, actions, seed=0):
     """Observations before each action, rewards, ends and infos of one episode."""
@@ -19,7 +22,7 @@ def play(env, actions, seed=0):
     seen, steps = [], []
     for action in actions:
         seen.append(np.asarray(out.obs))
-        state, out = step(state, jnp.int32(action))
+        state, out = step(env, jax.random.key(0), state, jnp.int32(action), params)
         steps.append(out)
     rewards = np.array([float(out.reward) for out in steps])
     return np.array(seen), rewards, steps, np.asarray(state.cues)
