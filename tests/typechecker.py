@@ -1,27 +1,24 @@
-"""beartype for everything but the constructors of pytrees.
+"""beartype for everything but constructors and choices.
 
-JAX rebuilds pytrees around anything: numpy arrays (`device_get`), shapes (`eval_shape`), axis numbers
-(`vmap`). A dataclass whose fields are annotated as arrays then legitimately holds something else.
+Not checked are
+- constructors: JAX rebuilds pytrees around anything (numpy arrays in `device_get`, shapes in `eval_shape`, axis
+  numbers in `vmap`), tyro fills commands with its own "missing", and settings are checked by `validate`;
+- the members of a `Literal`: users can get these wrong, so our code answers with what is allowed. The static
+  checker still knows them.
 """
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_origin
 
-import jax
 from beartype import beartype
-from jaxtyping import AbstractArray
 
 
 def check(function: Callable) -> Callable:
-    """Decorate a function with beartype, unless it is the `__init__` of a dataclass of arrays."""
-    if function.__name__ == "__init__" and any(
-        _mentions_arrays(hint) for hint in function.__annotations__.values()
-    ):
+    """Decorate a function with beartype, unless it is a constructor."""
+    if function.__name__ == "__init__":
         return function
+    function.__annotations__ = {
+        name: Any if get_origin(hint) is Literal else hint
+        for name, hint in function.__annotations__.items()
+    }
     return beartype(function)
-
-
-def _mentions_arrays(hint: Any) -> bool:
-    if isinstance(hint, type) and issubclass(hint, jax.Array | AbstractArray):
-        return True
-    return any(_mentions_arrays(part) for part in get_args(hint))

@@ -236,9 +236,9 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
     # and by its MinAtar viewer. Ours takes cells, so that stored trajectories can be observed
     # without building states.
     def observe(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, objects: Int[Array, "*b O"], walls: Int[Array, "*b W"], agent: Int[Array, "*b"]
+        self, objects: Int[Array, "*#b O"], walls: Int[Array, "*#b W"], agent: Int[Array, "*b"]
     ) -> Float[Array, "*b D"]:
-        """Observation from cells; any leading batch shape.
+        """Observation from cells; any leading batch shape, to which those of objects and walls are broadcast.
 
         One scattered 1 per factor: the cost grows with the number of factors, not of entries.
         """
@@ -257,6 +257,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
     def _factors(self, objects: Array, walls: Array, agent: Array) -> Int[Array, "*b F"]:
         """Value of each categorical factor of the observation."""
         things = jnp.concatenate([objects, walls], axis=-1)
+        things = jnp.broadcast_to(things, (*agent.shape, things.shape[-1]))
         agent = agent[..., None]
         if self.observation == "onehot":
             return jnp.concatenate([things, agent], axis=-1)

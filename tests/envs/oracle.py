@@ -118,6 +118,8 @@ def observe(kind: str, size: int, objects: list[int], walls: list[int], agent: i
     for cell in [*objects, *walls]:
         for difference in (cell // size - agent // size, cell % size - agent % size):
             bits += [int(difference == d) for d in range(-size + 1, size)]
+    if kind == "offsets":
+        return np.array(bits, np.float32)
     for coordinate in (agent // size, agent % size):
         bits += [int(coordinate == i) for i in range(size)]
     return np.array(bits, np.float32)

@@ -15,10 +15,7 @@ step = jax.jit(adapter.step, static_argnums=0)
 def play(env, actions, seed=0):
     """Observations before each action, rewards, ends and infos of one episode."""
     params = env.default_params
-    state, out = jax.jit(lambda key: adapter.reset(env, key, params))(jax.random.key(seed))
-    step = jax.jit(
-        lambda state, action: adapter.step(env, jax.random.key(0), state, action, params)
-    )
+    state, out = reset(env, jax.random.key(seed), params)
     seen, steps = [], []
     for action in actions:
         seen.append(np.asarray(out.obs))
