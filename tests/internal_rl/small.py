@@ -46,29 +46,27 @@ def noisy(params: Any, seed: int = 1, scale: float = 0.3) -> Any:
     """Every leaf plus noise."""
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
-    return jax.tree.unflatten(
-        tree,
-        [x + jnp.asarray(scale * rng.standard_normal(x.shape), jnp.float32) for x in leaves],
-    )
+    new = [np.asarray(x) + scale * rng.standard_normal(x.shape) for x in leaves]
+    return jax.tree.unflatten(tree, [jnp.asarray(x, jnp.float32) for x in new])
 
 
 @cache
 def base_params(config: Config = SMOKE) -> Any:
     """Random weights of a base model."""
     net = base_network(config, world(config).obs_spec, world(config).action_spec)
-    return noisy(_init(net))
+    return _init(net)
 
 
 @cache
 def meta_params(config: Config = SMOKE) -> Any:
     """Random weights of a metacontroller."""
-    return noisy(_init(metacontroller_network(config)))
+    return _init(metacontroller_network(config))
 
 
 @cache
 def policy_params(config: Config = SMOKE) -> Any:
     """Random weights of an abstract-action policy."""
-    return noisy(_init(policy_network(config)), scale=0.1)
+    return _init(policy_network(config), scale=0.1)
 
 
 def bind_base(params: Any, config: Config = SMOKE) -> BaseModel:
@@ -110,5 +108,7 @@ def all_equations(jaxpr: Any) -> list:
     return found
 
 
-def _init(net: Any) -> Any:
-    return jax.jit(net.init)(jax.random.key(0))
+def _init(net: Any, scale: float = 0.3) -> Any:
+    # A test may ask for weights inside a function that is being traced, and the caches outlive it.
+    with jax.ensure_compile_time_eval():
+        return noisy(jax.jit(net.init)(jax.random.key(0)), scale=scale)

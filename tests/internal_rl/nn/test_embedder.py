@@ -67,8 +67,8 @@ def test_last_is_one_vector_and_the_others_vary():
 
 
 def test_segment_ends():
-    reset = np.array([[0, 0, 1, 0, 1, 0, 0, 0]], bool)
-    valid = np.arange(8)[None] < 6
+    reset = jnp.array([[0, 0, 1, 0, 1, 0, 0, 0]], bool)
+    valid = jnp.arange(8)[None] < 6
     assert segment_ends((1, 8), valid, reset)[0].tolist() == [1, 1, 3, 3, 5, 5, 7, 7]
     assert segment_ends((1, 8), valid, None)[0].tolist() == [5] * 6 + [7] * 2
     assert segment_ends((1, 8), None, None)[0].tolist() == [7] * 8

@@ -143,7 +143,7 @@ def test_t5_buckets():
 
 def test_first_segment_token_enters_unscaled_but_a_zero_state_does_not_reset():
     hawk = Hawk(WIDTH, 8, 2, scale=1.0, out_scale=1.0, rngs=nnx.Rngs(0))
-    x, start = inputs(0, 2, 1)[:, 0], hawk.init_carry((2,))
+    x, start = jnp.asarray(inputs(0, 2, 1)[:, 0]), hawk.init_carry((2,))
     fresh, _ = hawk.step(x, start)
     continued, _ = hawk.step(x, start.replace(fresh=jnp.zeros((2,), bool)))
     assert (jnp.abs(continued.h) < jnp.abs(fresh.h)).all()
