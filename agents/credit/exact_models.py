@@ -1,0 +1,165 @@
+"""Credit models that read the true MDP: the same interface as the learned ones, nothing is fitted.
+
+The state is the table that a learned model would approximate, recomputed from the acting policy at
+each update (COCOA, arXiv 2306.16803, appendix on ground truth).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from agents.credit import estimators
+from agents.credit.config import RETURN_METHODS, VALUE_METHODS, CreditConfig
+from agents.credit.learned import reinforce_model
+from agents.credit.model import CreditModel, WorldSpec, contribution_table, zero_counts
+from agents.credit.trajectory import LogPolicy, Trajectory
+from envs.credit import exact
+from envs.credit.mdp import FiniteMDP
+
+
+def state_index(mdp: FiniteMDP, obs: Float[Array, "T D"]) -> Int[Array, " T"]:
+    """Which state of the MDP each observation is."""
+    table = jnp.asarray(mdp.observations, obs.dtype)
+    return jnp.argmin(jnp.sum(jnp.square(obs[:, None] - table[None]), axis=-1), axis=1)
+
+
+def exact_model(
+    config: CreditConfig,
+    spec: WorldSpec,
+    mdp: FiniteMDP,
+    encoding: exact.Encoding | None = None,
+) -> CreditModel:
+    """The exact twin of any method.
+
+    Args:
+        mdp: tables of the environment.
+        encoding: outcomes to use instead of the method's own (hindsight methods only), e.g. groups
+            of rewards in the tree.
+    """
+    if config.method == "reinforce":
+        return reinforce_model(config, spec)
+    if config.method in VALUE_METHODS:
+        return _value_model(config, mdp)
+    if config.method in RETURN_METHODS:
+        return _return_model(config, mdp)
+    return _contribution_model(config, mdp, encoding)
+
+
+def _contribution_model(
+    config: CreditConfig, mdp: FiniteMDP, encoding: exact.Encoding | None
+) -> CreditModel:
+    if encoding is None:
+        encoding = {
+            "cocoa_reward": exact.reward_encoding,
+            "cocoa_feature": exact.mean_reward_encoding,
+        }.get(config.method, exact.state_encoding)(mdp)
+    index, values = jnp.asarray(encoding.index), jnp.asarray(mdp.reward_values)
+    with_reward_model = config.method == "hca"
+
+    def compute(policy: Array) -> Array:
+        counts = exact.outcome_counts(mdp, policy, encoding)
+        return jnp.swapaxes(exact.contribution_ratio(counts, policy), 1, 2)  # [S, K, A]
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        states = state_index(mdp, trajectory.obs[:-1])
+        reward = jnp.argmin(
+            jnp.abs(trajectory.reward[:, None] - values.astype(trajectory.reward.dtype)[None]),
+            axis=1,
+        )
+        outcome = index[states, trajectory.action, reward]
+        member = jax.nn.one_hot(outcome, encoding.size, dtype=trajectory.reward.dtype)
+        rewards = exact.mean_rewards(mdp)[states] if with_reward_model else None
+        w = state["model"][states] - 1.0
+        return contribution_table(trajectory, w, member, key, config.action_samples, rewards)
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        w = jnp.swapaxes(state["model"], 1, 2) - 1.0
+        return exact.advantage_contribution(mdp, policy, encoding, w)
+
+    shape = (mdp.num_states, encoding.size, mdp.num_actions)
+    return _model(config, mdp, compute, shape, table, expected)
+
+
+def _value_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
+    of_state = config.method == "advantage"
+
+    def compute(policy: Array) -> Array:
+        found = exact.values(mdp, policy)
+        return found.v if of_state else found.q
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        known = state["model"][state_index(mdp, trajectory.obs[:-1])]
+        function = {
+            "advantage": estimators.advantage,
+            "q_critic": estimators.q_critic,
+            "trajectory_cv": estimators.trajectory_cv,
+        }[config.method]
+        return function(trajectory, known)
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        q = exact.values(mdp, policy).q
+        if config.method == "advantage":
+            return q - state["model"][:, None]
+        if config.method == "trajectory_cv":
+            return q
+        found = state["model"]
+        return found - jnp.sum(policy * found, axis=1, keepdims=True)
+
+    shape = (mdp.num_states,) if of_state else (mdp.num_states, mdp.num_actions)
+    return _model(config, mdp, compute, shape, table, expected)
+
+
+def _return_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
+    support, units = exact.return_support(mdp)
+    counterfactual = config.method == "counterfactual_return"
+
+    def compute(policy: Array) -> Array:
+        returns = exact.return_distribution(mdp, policy, support, units)
+        return jnp.swapaxes(exact.contribution_ratio(returns, policy), 1, 2)  # [S, Z, A]
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        states = state_index(mdp, trajectory.obs[:-1])
+        z = estimators.returns_to_go(trajectory)
+        lattice = jnp.asarray(support, z.dtype)
+        nearest = jnp.argmin(jnp.abs(z[:, None] - lattice[None]), axis=1)
+        ratio = state["model"][states, nearest]
+        # Rounding may leave a taken action without probability; its term is then dropped.
+        ratio = jnp.where(ratio > 0, ratio, 1.0)
+        function = estimators.counterfactual_return if counterfactual else estimators.hca_return
+        return function(trajectory, ratio)
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        z = jnp.asarray(support, policy.dtype)
+        returns = exact.return_distribution(mdp, policy, support, units)
+        ratio = jnp.swapaxes(state["model"], 1, 2)
+        if counterfactual:
+            return exact.advantage_counterfactual_return(returns, policy, z, ratio)
+        inverse = jnp.where(ratio > 0, 1.0 / jnp.where(ratio > 0, ratio, 1.0), 0.0)
+        return exact.advantage_hca_return(returns, z, inverse)
+
+    shape = (mdp.num_states, len(support), mdp.num_actions)
+    return _model(config, mdp, compute, shape, table, expected)
+
+
+def _model(
+    config: CreditConfig,
+    mdp: FiniteMDP,
+    compute: Any,
+    shape: tuple[int, ...],
+    table: Any,
+    expected: Any,
+) -> CreditModel:
+    def init(key: PRNGKeyArray) -> Any:
+        kind = jnp.asarray(mdp.start).dtype
+        noise = 1.0 + config.perturbation * jax.random.normal(key, shape, kind)
+        return {"model": jnp.zeros(shape, kind), "noise": noise}
+
+    def update(state: Any, batch: Trajectory, policy: LogPolicy, key: PRNGKeyArray):
+        obs = jnp.asarray(mdp.observations).astype(state["model"].dtype)
+        found = compute(jnp.exp(policy(obs))) * state["noise"]
+        metrics = {"model_loss": jnp.float32(0.0), "outcomes": jnp.float32(0.0)}
+        return {**state, "model": found}, {**metrics, **zero_counts("unmatched_rewards")}
+
+    return CreditModel(init, update, table, expected)

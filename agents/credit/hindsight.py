@@ -1,0 +1,178 @@
+"""Contribution coefficients learned by classification in hindsight, or by contrast.
+
+COCOA (arXiv 2306.16803), section 3.2 and appendix. A network that sees a state, a later outcome u'
+and the policy is asked which action was taken. Outcomes come as `Outcomes`: K vectors and which step
+has which, so K reward classes cost T K A and the general case, outcomes = steps, T T A.
+Letters: T steps, K outcomes, A actions, D and E entries of observation and outcome vector.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.credit.estimators import future_sums
+from agents.credit.networks import Params, linear, linear_init
+from agents.credit.trajectory import Trajectory
+
+
+@struct.dataclass
+class Outcomes:
+    """Rewarding outcomes of one trajectory.
+
+    Attributes:
+        vectors: float[K, E], what the network sees.
+        member: float[T, K], 1 where step t has outcome k; a step may have none.
+    """
+
+    vectors: Float[Array, "*b K E"]
+    member: Float[Array, "*b T K"]
+
+
+def hypernetwork_init(
+    key: PRNGKeyArray, obs_dim: int, outcome_dim: int, actions: int, width: int = 256
+) -> Params:
+    """Parameters of `hypernetwork`."""
+    keys = jax.random.split(key, 3)
+    return {
+        "hidden": linear_init(keys[0], obs_dim + outcome_dim, width),
+        "bias": linear_init(keys[1], width, 2 * actions),
+        "gain": linear_init(keys[2], width, 4 * actions**2),
+    }
+
+
+def hypernetwork(
+    params: Params,
+    obs: Float[Array, "T D"],
+    vectors: Float[Array, "T K E"] | Float[Array, "K E"],
+    log_policy: Float[Array, "T A"],
+) -> Float[Array, "T K A"]:
+    """x = b(s, u) + G(s, u) φ with φ = (log π, log(1 − π)), for all pairs of states and outcomes.
+
+    Args:
+        vectors: outcomes that all states share [K, E], or each state's own [T, K, E].
+    """
+    # The first layer is linear in (obs, u), so its halves are computed once per state and outcome.
+    split = obs.shape[-1]
+    weights, actions = params["hidden"]["w"], log_policy.shape[-1]
+    of_obs = obs @ weights[:split] + params["hidden"]["b"][None]
+    of_outcome = vectors @ weights[split:]
+    if of_outcome.ndim == 2:
+        of_outcome = of_outcome[None]
+    z = jax.nn.relu(of_obs[:, None] + of_outcome)  # [T, K, width]
+    bias = _relu_gap(linear(params["bias"], z))
+    gain = _relu_gap(linear(params["gain"], z)).reshape(*z.shape[:2], actions, 2 * actions)
+    # The policy is ε-mixed; the floor only matters to those who use it without.
+    rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), 1e-6))
+    features = jnp.concatenate([log_policy, rest], axis=-1)
+    return bias + jnp.einsum("tkaf,tf->tka", gain, features)
+
+
+def _relu_gap(y: Array) -> Array:
+    first, second = jnp.split(y, 2, axis=-1)
+    return jax.nn.relu(first) - jax.nn.relu(second)
+
+
+def classification_ratio(
+    x: Float[Array, "T K A"], log_policy: Float[Array, "T A"]
+) -> Float[Array, "T K A"]:
+    """h/π with h = softmax(x + log π), so that Σ_a π (h/π − 1) = 0 by construction."""
+    return jnp.exp(jax.nn.log_softmax(x + log_policy[:, None], axis=-1) - log_policy[:, None])
+
+
+def contrastive_ratio(
+    x: Float[Array, "T K A"], log_policy: Float[Array, "T A"], clip: bool
+) -> Float[Array, "T K A"]:
+    """h/π = exp(x), with `clip` at most 1/π."""
+    return jnp.exp(jnp.minimum(x, -log_policy[:, None]) if clip else x)
+
+
+def pair_counts(
+    trajectory: Trajectory, outcomes: Outcomes, mask_zero_reward: bool
+) -> Float[Array, "T K"]:
+    """How many later steps t' > t have outcome k: the weight of the pair (t, k) in the loss.
+
+    Steps after the episode's end never count. With `mask_zero_reward` steps without reward don't.
+    """
+    keep = trajectory.alive
+    if mask_zero_reward:
+        keep = keep * (trajectory.reward != 0.0).astype(keep.dtype)
+    return future_sums(outcomes.member * keep[:, None])
+
+
+def classification_loss(
+    x: Float[Array, "T K A"], trajectory: Trajectory, counts: Float[Array, "T K"]
+) -> Float[Array, ""]:
+    """Cross-entropy of the taken action given each later outcome, averaged over pairs (App. D)."""
+    log_h = jax.nn.log_softmax(x + trajectory.log_policy[:, None], axis=-1)
+    loss = -jnp.einsum("tka,ta->tk", log_h, trajectory.taken)
+    return _pair_mean(loss, counts)
+
+
+def contrastive_loss(
+    x: Float[Array, "T K A"], trajectory: Trajectory, counts: Float[Array, "T K"]
+) -> Float[Array, ""]:
+    """−log σ(x_{A_t}) − Σ_a π(a | S_t) log(1 − σ(x_a)), averaged over pairs; best at exp(x) = h/π."""
+    taken = jnp.einsum("tka,ta->tk", jax.nn.log_sigmoid(x), trajectory.taken)
+    policy = jnp.exp(trajectory.log_policy)
+    others = jnp.einsum("tka,ta->tk", jax.nn.log_sigmoid(-x), policy)
+    return _pair_mean(-taken - others, counts)
+
+
+def _pair_mean(loss: Array, counts: Array) -> Array:
+    total = jnp.sum(counts)
+    return jnp.sum(loss * counts) / jnp.where(total > 0, total, 1.0)
+
+
+# Outcomes of one trajectory, by encoding.
+
+
+def state_outcomes(trajectory: Trajectory) -> Outcomes:
+    """U = S': every step is its own outcome, K = T."""
+    steps = trajectory.action.shape[0]
+    return Outcomes(
+        vectors=trajectory.obs[:-1], member=jnp.eye(steps, dtype=trajectory.reward.dtype)
+    )
+
+
+def reward_outcomes(
+    trajectory: Trajectory, values: Float[Array, " K"], tolerance: float = 1e-4
+) -> Outcomes:
+    """U = R': the possible rewards, matched to 4 decimals. A reward that matches none has no
+    outcome, which `unmatched` counts."""
+    distance = jnp.abs(trajectory.reward[:, None] - values[None])
+    best = jax.nn.one_hot(jnp.argmin(distance, axis=1), values.shape[0], dtype=values.dtype)
+    return Outcomes(
+        vectors=jnp.eye(values.shape[0], dtype=values.dtype),
+        member=best * (distance < tolerance).astype(values.dtype),
+    )
+
+
+def code_outcomes(
+    trajectory: Trajectory, bits: Float[Array, "T E"], limit: int, mask_zero_reward: bool
+) -> Outcomes:
+    """U = f(S', A') as binary vectors: the distinct ones of a trajectory, `limit` at most.
+
+    Steps beyond that many distinct vectors have no outcome, which `unmatched` counts.
+    """
+    # Distinct 31-bit hashes stand for distinct vectors; the chance that two collide is negligible.
+    weights = jax.random.randint(jax.random.key(0), (bits.shape[1],), 1, 2**30, jnp.int32)
+    hashed = jnp.sum(jnp.where(bits > 0, weights[None], 0), axis=1)  # wraps around
+    hashed = jnp.bitwise_and(hashed, jnp.int32(2**31 - 1))
+    use = trajectory.alive > 0
+    if mask_zero_reward:
+        use &= trajectory.reward != 0.0
+
+    def pick(left: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+        first = jnp.argmax(left)  # 0 where nothing is left, which then matches nothing
+        same = left & (hashed == hashed[first])
+        return left & ~same, (bits[first], same)
+
+    _, (vectors, same) = jax.lax.scan(pick, use, None, length=limit)
+    return Outcomes(vectors=vectors, member=same.T.astype(bits.dtype))
+
+
+def unmatched(trajectory: Trajectory, outcomes: Outcomes) -> Array:
+    """int32[], rewarded steps that have no outcome, whose reward would be credited to nobody."""
+    paid = (trajectory.reward != 0.0) & (trajectory.alive > 0)
+    return jnp.sum(paid & (jnp.sum(outcomes.member, axis=1) == 0.0), dtype=jnp.int32)

@@ -1,0 +1,315 @@
+"""Credit models learned from the trajectories themselves.
+
+One gradient step per training batch each, on the networks of COCOA's appendix (arXiv 2306.16803).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.credit import estimators, hindsight
+from agents.credit.config import CreditConfig
+from agents.credit.features import features
+from agents.credit.hindsight import Outcomes
+from agents.credit.model import (
+    CreditModel,
+    WorldSpec,
+    batch_mean,
+    contribution_table,
+    zero_counts,
+)
+from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
+from agents.credit.targets import alive_mean, lambda_targets
+from agents.credit.trajectory import Trajectory
+from envs.credit import exact
+from envs.credit.mdp import FiniteMDP
+
+_ROWS_AT_ONCE = 64  # states whose coefficients for all outcomes are in memory together
+
+
+def reinforce_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
+    """REINFORCE has no model."""
+    del config, spec
+    return CreditModel(
+        init=lambda key: (),
+        update=lambda state, batch, policy, key: (state, _metrics()),
+        table=lambda state, trajectory, key: estimators.reinforce(trajectory),
+        expected_advantage=lambda state, mdp, policy: exact.values(mdp, policy).q,
+    )
+
+
+def value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
+    """Advantage: V(s), learned by TD(λ) with targets of the parameters before the step."""
+    optimizer = adamw(config.model_rate)
+    sizes = (spec.obs_dim, config.value_width, 1)
+
+    def value(params: Params, obs: Array) -> Array:
+        return mlp(params, obs)[..., 0]
+
+    def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
+        fixed = state[0]
+
+        def loss(params: Params) -> Array:
+            def one(trajectory: Trajectory) -> Array:
+                targets = lambda_targets(trajectory, value(fixed, trajectory.obs[1:]), config.trace)
+                error = value(params, trajectory.obs[:-1]) - targets
+                return alive_mean(jnp.square(error), trajectory)
+
+            return batch_mean(one, batch)
+
+        state, found = fit_step(optimizer, loss, state)
+        return state, _metrics(found)
+
+    return CreditModel(
+        init=_initialiser(lambda key: mlp_init(key, sizes), optimizer),
+        update=update,
+        table=lambda state, trajectory, key: estimators.advantage(
+            trajectory, value(state[0], trajectory.obs[:-1])
+        ),
+        expected_advantage=lambda state, mdp, policy: (
+            exact.values(mdp, policy).q - value(state[0], jnp.asarray(mdp.observations))[:, None]
+        ),
+    )
+
+
+def action_value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
+    """Q-critic and TrajCV: Q(s, a), learned by Q(λ) with targets of the parameters before the step."""
+    optimizer = adamw(config.model_rate)
+    sizes = (spec.obs_dim, config.value_width, spec.num_actions)
+    critic = config.method == "q_critic"
+
+    def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
+        fixed = state[0]
+
+        def bootstrap(obs: Array) -> Array:
+            q = mlp(fixed, obs)
+            if config.q_bootstrap == "max":
+                return jnp.max(q, axis=-1)
+            return jnp.sum(jnp.exp(policy(obs)) * q, axis=-1)
+
+        def loss(params: Params) -> Array:
+            def one(trajectory: Trajectory) -> Array:
+                targets = lambda_targets(trajectory, bootstrap(trajectory.obs[1:]), config.trace)
+                q = jnp.sum(trajectory.taken * mlp(params, trajectory.obs[:-1]), axis=-1)
+                return alive_mean(0.5 * jnp.square(q - targets), trajectory)
+
+            return batch_mean(one, batch)
+
+        state, found = fit_step(optimizer, loss, state)
+        return state, _metrics(found)
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        q = mlp(state[0], trajectory.obs[:-1])
+        function = estimators.q_critic if critic else estimators.trajectory_cv
+        return function(trajectory, q)
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        if not critic:
+            return exact.values(mdp, policy).q  # unbiased whatever Q is
+        q = mlp(state[0], jnp.asarray(mdp.observations))
+        return q - jnp.sum(policy * q, axis=1, keepdims=True)
+
+    return CreditModel(
+        _initialiser(lambda key: mlp_init(key, sizes), optimizer), update, table, expected
+    )
+
+
+def hindsight_model(
+    config: CreditConfig, spec: WorldSpec, feature_params: Params | None = None
+) -> CreditModel:
+    """HCA, HCA+, COCOA-reward and COCOA-feature: coefficients from a hindsight network.
+
+    Args:
+        feature_params: of COCOA-feature's frozen network. They go into the model's state, so that
+            seeds with their own features can be vmapped.
+    """
+    optimizer = adamw(config.model_rate, clip=config.hindsight_clip)
+    reward_optimizer = adamw(config.model_rate)
+    values = tuple(v for v in spec.reward_values if v != 0.0)
+    with_reward_model = config.method == "hca"
+    feature = config.features
+
+    def bits(state: Any, obs: Array, action: Array) -> Array:
+        found = features(state["features"], obs, action, feature.threshold, feature.binary)
+        return (found > 0).astype(obs.dtype)
+
+    def outcomes(state: Any, trajectory: Trajectory) -> Outcomes:
+        if config.method == "cocoa_reward":
+            # Coefficients of the zero reward are only ever multiplied by zero.
+            listed = values if config.mask_zero_reward else spec.reward_values
+            return hindsight.reward_outcomes(trajectory, jnp.asarray(listed, jnp.float32))
+        if config.method == "cocoa_feature":
+            codes = bits(state, trajectory.obs[:-1], trajectory.action)
+            limit = min(feature.max_outcomes, trajectory.action.shape[0])
+            return hindsight.code_outcomes(trajectory, codes, limit, config.mask_zero_reward)
+        return hindsight.state_outcomes(trajectory)
+
+    outcome_dim = {
+        "cocoa_reward": len(values) if config.mask_zero_reward else len(spec.reward_values),
+        "cocoa_feature": feature.width if feature.backbone == "gate" else spec.obs_dim,
+    }.get(config.method, spec.obs_dim)
+
+    def ratio(state: Any, obs: Array, vectors: Array, log_policy: Array) -> Float[Array, "T K A"]:
+        x = hindsight.hypernetwork(state["net"][0], obs, vectors, log_policy)
+        if config.hindsight_loss == "classification":
+            return hindsight.classification_ratio(x, log_policy)
+        return hindsight.contrastive_ratio(x, log_policy, config.clip_ratio)
+
+    def init(key: PRNGKeyArray) -> Any:
+        net_key, reward_key = jax.random.split(key)
+        params = hindsight.hypernetwork_init(
+            net_key, spec.obs_dim, outcome_dim, spec.num_actions, config.hindsight_width
+        )
+        state = {"net": (params, optimizer.init(params))}
+        if config.method == "cocoa_feature":
+            if feature_params is None:
+                raise ValueError("cocoa_feature needs trained features; see features.py")
+            state["features"] = feature_params
+        if with_reward_model:
+            sizes = (spec.obs_dim, config.value_width, spec.num_actions)
+            reward_params = mlp_init(reward_key, sizes)
+            state["reward"] = (reward_params, reward_optimizer.init(reward_params))
+        return state
+
+    def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
+        found = jax.vmap(lambda t: outcomes(state, t))(batch)
+        function = getattr(hindsight, f"{config.hindsight_loss}_loss")
+
+        def loss(params: Params) -> Array:
+            def one(trajectory: Trajectory, outcome: Outcomes) -> Array:
+                counts = hindsight.pair_counts(trajectory, outcome, config.mask_zero_reward)
+                x = hindsight.hypernetwork(
+                    params, trajectory.obs[:-1], outcome.vectors, trajectory.log_policy
+                )
+                return function(x, trajectory, counts)
+
+            return jnp.mean(jax.vmap(one)(batch, found))
+
+        net, value = fit_step(optimizer, loss, state["net"])
+        state = {**state, "net": net}
+        if with_reward_model:
+
+            def reward_loss(params: Params) -> Array:
+                def one(trajectory: Trajectory) -> Array:
+                    r = jnp.sum(trajectory.taken * mlp(params, trajectory.obs[:-1]), axis=-1)
+                    return alive_mean(0.5 * jnp.square(r - trajectory.reward), trajectory)
+
+                return batch_mean(one, batch)
+
+            state["reward"], _ = fit_step(reward_optimizer, reward_loss, state["reward"])
+        counts = {
+            "unmatched_rewards": jnp.sum(jax.vmap(hindsight.unmatched)(batch, found)),
+            "outcomes": jnp.mean(jnp.sum(jnp.any(found.member > 0, axis=1), axis=-1)),
+        }
+        return state, {**_metrics(value), **counts}
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        outcome = outcomes(state, trajectory)
+        obs, log_policy = trajectory.obs[:-1], trajectory.log_policy
+        w = ratio(state, obs, outcome.vectors, log_policy) - 1.0
+        rewards = mlp(state["reward"][0], obs) if with_reward_model else None
+        return contribution_table(
+            trajectory, w, outcome.member, key, config.action_samples, rewards
+        )
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        obs, log_policy = jnp.asarray(mdp.observations), jnp.log(policy)
+        S, A = policy.shape
+        if config.method == "cocoa_reward":
+            encoding = exact.reward_encoding(mdp)
+            kinds = jnp.asarray(mdp.reward_values)
+            listed = jnp.asarray(
+                values if config.mask_zero_reward else spec.reward_values, obs.dtype
+            )
+            vectors = (jnp.abs(kinds[:, None] - listed[None]) < 1e-4).astype(obs.dtype)
+        elif config.method == "cocoa_feature":
+            pairs = bits(state, jnp.repeat(obs, A, axis=0), jnp.tile(jnp.arange(A), S))
+            index = jnp.arange(S * A, dtype=jnp.int32).reshape(S, A, 1)
+            encoding = exact.Encoding(
+                index=jnp.broadcast_to(index, mdp.reward_probs.shape), size=S * A
+            )
+            vectors = pairs
+        else:
+            encoding, vectors = exact.state_encoding(mdp), obs
+        w = _rows(
+            lambda row: ratio(state, row[0][None], vectors, row[1][None])[0].T - 1.0,
+            (obs, log_policy),
+        )
+        if not with_reward_model:
+            return exact.advantage_contribution(mdp, policy, encoding, w)
+        return exact.advantage_hca(mdp, policy, w, mlp(state["reward"][0], obs))
+
+    return CreditModel(init, update, table, expected)
+
+
+def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
+    """HCA-return and counterfactual return: h(a | s, Z), one training pair per step."""
+    optimizer = adamw(config.model_rate, clip=config.hindsight_clip)
+    counterfactual = config.method == "counterfactual_return"
+
+    def logits(params: Params, trajectory: Trajectory) -> Array:
+        z = estimators.returns_to_go(trajectory)[:, None, None]
+        return hindsight.hypernetwork(params, trajectory.obs[:-1], z, trajectory.log_policy)
+
+    def init_params(key: PRNGKeyArray) -> Params:
+        return hindsight.hypernetwork_init(
+            key, spec.obs_dim, 1, spec.num_actions, config.hindsight_width
+        )
+
+    def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
+        def loss(params: Params) -> Array:
+            def one(trajectory: Trajectory) -> Array:
+                return hindsight.classification_loss(
+                    logits(params, trajectory), trajectory, trajectory.alive[:, None]
+                )
+
+            return batch_mean(one, batch)
+
+        state, found = fit_step(optimizer, loss, state)
+        return state, _metrics(found)
+
+    def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
+        x = logits(state[0], trajectory)
+        ratio = hindsight.classification_ratio(x, trajectory.log_policy)[:, 0]
+        function = estimators.counterfactual_return if counterfactual else estimators.hca_return
+        return function(trajectory, ratio)
+
+    def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
+        support, units = exact.return_support(mdp)
+        z = jnp.asarray(support, policy.dtype)
+        returns = exact.return_distribution(mdp, policy, support, units)
+
+        def of_state(row: Any) -> Array:
+            obs, log_policy = row[0][None], row[1][None]
+            x = hindsight.hypernetwork(state[0], obs, z[:, None], log_policy)
+            return hindsight.classification_ratio(x, log_policy)[0].T
+
+        ratio = _rows(of_state, (jnp.asarray(mdp.observations), jnp.log(policy)))
+        if counterfactual:
+            return exact.advantage_counterfactual_return(returns, policy, z, ratio)
+        return exact.advantage_hca_return(returns, z, 1.0 / ratio)
+
+    return CreditModel(_initialiser(init_params, optimizer), update, table, expected)
+
+
+def _rows(function: Any, rows: Any) -> Array:
+    """`function` of every state, a few states at a time, [S, ...]."""
+    return jax.lax.map(function, rows, batch_size=_ROWS_AT_ONCE)
+
+
+def _initialiser(init_params: Any, optimizer: Any) -> Any:
+    def init(key: PRNGKeyArray) -> Any:
+        params = init_params(key)
+        return params, optimizer.init(params)
+
+    return init
+
+
+def _metrics(loss: Array | float = 0.0) -> dict[str, Array]:
+    return {
+        "model_loss": jnp.asarray(loss, jnp.float32),
+        "outcomes": jnp.float32(0.0),
+        **zero_counts("unmatched_rewards"),
+    }

@@ -1,0 +1,80 @@
+"""The one interface of learned and exact credit models, and what they know of the world.
+
+A training loop, the shadow comparison and the gradient metrics see nothing but a `CreditModel`; a new
+estimator is one more function that returns one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from agents.credit import estimators
+from agents.credit.trajectory import LogPolicy, Trajectory
+from envs.credit.mdp import FiniteMDP
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """What a model needs to know of its environment.
+
+    Attributes:
+        obs_dim, num_actions: D and A.
+        reward_values: every possible reward, zero first.
+    """
+
+    obs_dim: int
+    num_actions: int
+    reward_values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CreditModel:
+    """An estimator with its model of the world.
+
+    Attributes:
+        init: key -> state of the model, a pytree.
+        update: (state, batch of trajectories, acting policy, key) -> (state, metrics).
+        table: (state, one trajectory, key) -> C[t, a], see `estimators`.
+        expected_advantage: (state, MDP, π [S, A]) -> E[Â(s, a)] [S, A], which gives the estimator's
+            exact bias.
+    """
+
+    init: Callable[[PRNGKeyArray], Any]
+    update: Callable[[Any, Trajectory, LogPolicy, PRNGKeyArray], tuple[Any, dict[str, Array]]]
+    table: Callable[[Any, Trajectory, PRNGKeyArray], Float[Array, "T A"]]
+    expected_advantage: Callable[[Any, FiniteMDP, Float[Array, "S A"]], Float[Array, "S A"]]
+
+
+def contribution_table(
+    trajectory: Trajectory,
+    w: Float[Array, "T K A"],
+    member: Float[Array, "T K"],
+    key: PRNGKeyArray,
+    samples: int,
+    reward_model: Float[Array, "T A"] | None = None,
+) -> Float[Array, "T A"]:
+    """COCOA's table, or original HCA's with a reward model; with `samples` > 0 the sum over actions
+    is sampled."""
+    if reward_model is None:
+        immediate = estimators.on_taken_action(trajectory, trajectory.reward * trajectory.alive)
+        summed = estimators.contributions(trajectory, w, member)
+    else:
+        immediate = jnp.zeros_like(reward_model)
+        summed = estimators.hca(trajectory, w, member, reward_model)
+    if samples > 0:
+        summed = estimators.sample_actions(key, summed, trajectory.log_policy, samples)
+    return immediate + summed
+
+
+def batch_mean(function: Callable[[Trajectory], Array], batch: Trajectory) -> Array:
+    """Mean of a function of one trajectory over a batch: trajectories count equally."""
+    return jnp.mean(jax.vmap(function)(batch))
+
+
+def zero_counts(*names: str) -> dict[str, Array]:
+    """Counts that a model has nothing to say about."""
+    return {name: jnp.int32(0) for name in names}

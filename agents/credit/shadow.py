@@ -1,0 +1,94 @@
+"""Shadow training: many estimators learn from the same episodes, and only the main one acts.
+
+All are then measured on the same trajectories of the same policy (COCOA, arXiv 2306.16803,
+section 4.2 and appendix).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from agents.credit.model import CreditModel
+from agents.credit.policy import Policy
+from agents.credit.quality import gradient_quality
+from agents.credit.train import MEASUREMENT, TrainConfig, TrainState, World
+from agents.credit.trajectory import LogPolicy, Trajectory, rollouts
+from envs.credit.mdp import FiniteMDP
+
+
+def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
+    """All models as one, whose state is a dictionary; tables and bias are those of `main`.
+
+    Raises:
+        ValueError: there is no model called `main`.
+    """
+    if main not in models:
+        raise ValueError(f"main is {main!r}; allowed: {', '.join(models)}")
+
+    def init(key: PRNGKeyArray) -> dict[str, Any]:
+        keys = jax.random.split(key, len(models))
+        return {name: model.init(k) for (name, model), k in zip(models.items(), keys, strict=True)}
+
+    def update(state: Any, batch: Trajectory, policy: LogPolicy, key: PRNGKeyArray):
+        keys = jax.random.split(key, len(models))
+        found, metrics = {}, {}
+        for (name, model), k in zip(models.items(), keys, strict=True):
+            found[name], metrics[name] = model.update(state[name], batch, policy, k)
+        return found, metrics[main]
+
+    return CreditModel(
+        init=init,
+        update=update,
+        table=lambda state, trajectory, key: models[main].table(state[main], trajectory, key),
+        expected_advantage=lambda state, mdp, policy: models[main].expected_advantage(
+            state[main], mdp, policy
+        ),
+    )
+
+
+def make_measure(
+    config: TrainConfig,
+    world: World,
+    policy: Policy,
+    models: Mapping[str, CreditModel],
+    mdp: FiniteMDP,
+    first_state_only: bool,
+) -> Callable[[TrainState], dict[str, Array]]:
+    """state -> gradient metrics of every model, as `metric/model`.
+
+    Before it, all models get one more update on a fresh batch, which is thrown away: model and
+    policy are then in step.
+    """
+
+    def measure(state: TrainState) -> dict[str, Array]:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, MEASUREMENT), state.step)
+        batch_key, update_key, measure_key, table_key = jax.random.split(key, 4)
+        params = state.policy[0]
+        acting = policy.acting(params, config.epsilon)
+        batch, _ = rollouts(
+            world.env, world.params, acting, batch_key, world.horizon, config.batch_size
+        )
+        many, info = rollouts(
+            world.env, world.params, acting, measure_key, world.horizon, config.eval_episodes
+        )
+        metrics = {f"measured_{name}": jnp.mean(value) for name, value in info.items()}
+        for name, model in models.items():
+            credit, _ = model.update(state.credit[name], batch, acting, update_key)
+            found = gradient_quality(
+                policy,
+                params,
+                config.epsilon,
+                model,
+                credit,
+                many,
+                mdp,
+                table_key,
+                first_state_only,
+            )
+            metrics |= {f"{metric}/{name}": value for metric, value in found.items()}
+        return metrics
+
+    return measure

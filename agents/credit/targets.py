@@ -1,0 +1,34 @@
+"""Targets of value functions on one trajectory; `vmap` batches them. Undiscounted. T steps, A actions."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from agents.credit.trajectory import Trajectory
+
+
+def lambda_targets(
+    trajectory: Trajectory, next_value: Float[Array, " T"], lam: float
+) -> Float[Array, " T"]:
+    """G_t = R_t + (1 − λ) v_{t+1} + λ G_{t+1}, zero after a termination.
+
+    Args:
+        next_value: bootstrap value of what step t led to: V(S_{t+1}) gives TD(λ), max_a Q(S_{t+1}, a)
+            Peng's Q(λ), Σ_a π Q expected-SARSA(λ). Where an episode is cut it is the last word.
+        lam: λ.
+    """
+    value = jnp.where(trajectory.terminated, 0.0, next_value)
+    last = trajectory.done[1:]
+
+    def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
+        reward, value, last = step
+        target = reward + jnp.where(last, value, (1.0 - lam) * value + lam * later)
+        return target, target
+
+    _, targets = jax.lax.scan(back, value[-1], (trajectory.reward, value, last), reverse=True)
+    return jax.lax.stop_gradient(targets)
+
+
+def alive_mean(x: Float[Array, " T"], trajectory: Trajectory) -> Float[Array, ""]:
+    """Mean over the steps before the end."""
+    return jnp.sum(x * trajectory.alive) / jnp.maximum(jnp.sum(trajectory.alive), 1.0)

@@ -1,0 +1,234 @@
+"""Credit-assignment runs: directories in, directories out."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from agents.credit import CreditConfig, make_model
+from agents.credit.features import distinct_transitions, features_init, train_features
+from agents.credit.model import CreditModel
+from agents.credit.policy import Policy, mlp_policy
+from agents.credit.shadow import make_measure, parallel_model
+from agents.credit.train import (
+    FEATURE_DATA,
+    FEATURE_TRAINING,
+    TrainConfig,
+    TrainState,
+    make_evaluate,
+    make_init,
+    make_update,
+)
+from agents.credit.trajectory import rollouts
+from internal_rl.credit.config import CreditRunConfig
+from internal_rl.credit.world import BuiltWorld, build_world, tables, validate
+from internal_rl.errors import UserError
+from internal_rl.runs import loop, run_dir
+from internal_rl.runs.run_dir import RunDir
+
+
+def run_train(
+    config: CreditRunConfig,
+    path: Path,
+    *,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Train one estimator; evaluation of `train.eval_episodes` episodes at every log line."""
+    run, config, seeds = _open("credit-train", config, path, seeds, resume, overwrite)
+    built = build_world(config.world)
+    model, policy = _model(config.credit, built), _policy(config, built)
+    init = make_init(config.train, policy, model, config.credit.policy_rate)
+    state = _start(config, init, seeds)
+    if config.credit.method == "cocoa_feature" and config.credit.model == "learned" and not resume:
+        state = _with_features(config, built, policy, state, seeds)
+    burn_in = config.credit.features.burn_in if config.credit.method == "cocoa_feature" else 0
+    evaluate = make_evaluate(config.train, built.world, policy)
+    loop.run(
+        f"credit {config.credit.method}",
+        state,
+        make_update(
+            config.train, built.world, policy, model, config.credit.policy_rate, burn_in=burn_in
+        ),
+        total_steps=config.train.batches,
+        runtime=config.runtime,
+        run=run,
+        headline="return",
+        seeds_axis=seeds > 1,
+        extra_metrics=jax.jit(jax.vmap(evaluate) if seeds > 1 else evaluate),
+        resume=resume,
+        progress=progress,
+    )
+    return run
+
+
+def run_shadow(
+    config: CreditRunConfig,
+    path: Path,
+    *,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Measure many estimators along the training of `config.credit`, which alone acts."""
+    run, config, seeds = _open("credit-shadow", config, path, seeds, resume, overwrite)
+    built = build_world(config.world)
+    mdp = tables(built).astype(jnp.float32)
+    models = shadow_models(config, built)
+    policy = _policy(config, built)
+    together = parallel_model(models, "main")
+    init = make_init(config.train, policy, together, config.credit.policy_rate)
+    state = _start(config, init, seeds)
+    if "cocoa_feature" in models and not resume:
+        state = _with_features(config, built, policy, state, seeds, "cocoa_feature")
+    measure = make_measure(
+        config.train, built.world, policy, models, mdp, config.shadow.first_state_only
+    )
+    loop.run(
+        "credit shadow",
+        state,
+        make_update(
+            config.train,
+            built.world,
+            policy,
+            together,
+            config.credit.policy_rate,
+            burn_in=config.credit.features.burn_in,
+        ),
+        total_steps=config.train.batches,
+        runtime=config.runtime,
+        run=run,
+        headline="return",
+        seeds_axis=seeds > 1,
+        # Seed by seed: the gradients of many trajectories and estimators need much memory.
+        extra_metrics=jax.jit(
+            (lambda state: jax.lax.map(measure, state)) if seeds > 1 else measure
+        ),
+        resume=resume,
+        progress=progress,
+    )
+    return run
+
+
+def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, CreditModel]:
+    """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`."""
+    from configs.credit import shadow_credit
+
+    models = {"main": _model(config.credit, built)}
+    for name in config.shadow.methods:
+        credit = dataclasses.replace(
+            shadow_credit(name, config.world.kind), features=config.credit.features
+        )
+        models[name] = _model(credit, built)
+    for name in config.shadow.exact_methods:
+        exact = dataclasses.replace(config.credit, method=name, model="exact")
+        models[f"exact_{name}"] = _model(exact, built)
+    return models
+
+
+def _model(credit: CreditConfig, built: BuiltWorld) -> CreditModel:
+    mdp = tables(built).astype(jnp.float32) if credit.model == "exact" else None
+    # A placeholder of the right shape: the features are trained on each seed's own data.
+    blank = features_init(
+        jax.random.key(0),
+        credit.features.backbone,
+        built.spec.obs_dim,
+        built.spec.num_actions,
+        credit.features.width,
+    )
+    return make_model(credit, built.spec, mdp, blank)
+
+
+def _policy(config: CreditRunConfig, built: BuiltWorld) -> Policy:
+    spec = built.spec
+    return mlp_policy(spec.obs_dim, spec.num_actions, config.train.policy_width)
+
+
+def _start(config: CreditRunConfig, init: Any, seeds: int) -> TrainState:
+    key = jax.random.key(config.seed)
+    if seeds == 1:
+        return jax.jit(init)(key)
+    return jax.jit(jax.vmap(init))(jax.random.split(key, seeds))
+
+
+def _with_features(
+    config: CreditRunConfig,
+    built: BuiltWorld,
+    policy: Policy,
+    state: TrainState,
+    seeds: int,
+    name: str | None = None,
+) -> TrainState:
+    """Put trained features into a state: data of the untrained policy, one network per seed."""
+    c, train = config.credit.features, config.train
+    params = state.policy[0] if seeds > 1 else jax.tree.map(lambda x: x[None], state.policy[0])
+    keys = state.key if seeds > 1 else state.key[None]
+    raw = [
+        _collect(
+            train, built, policy, jax.tree.map(lambda x, i=i: x[i], params), keys[i], c.burn_in
+        )
+        for i in range(seeds)
+    ]
+    size = max(len(distinct_transitions(*item)["reward"]) for item in raw)
+    padded = [distinct_transitions(*item, size) for item in raw]
+    stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *padded)
+    learn = jax.jit(
+        jax.vmap(
+            lambda key, data: train_features(
+                jax.random.fold_in(key, FEATURE_TRAINING),
+                data,
+                backbone=c.backbone,
+                width=c.width,
+                threshold=c.threshold,
+                binary=c.binary,
+                steps=c.steps,
+                learning_rate=c.learning_rate,
+                shrink_backbone=c.shrink_backbone,
+                shrink_readout=c.shrink_readout,
+                actions=built.spec.num_actions,
+            )
+        )
+    )
+    found, _ = learn(keys, stacked)
+    if seeds == 1:
+        found = jax.tree.map(lambda x: x[0], found)
+    credit = dict(state.credit)
+    if name is None:
+        credit["features"] = found
+    else:
+        credit[name] = {**credit[name], "features": found}
+    return state.replace(credit=credit)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _collect(
+    train: TrainConfig, built: BuiltWorld, policy: Policy, params: Any, key: Any, burn_in: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = train.batch_size * (burn_in + 1)
+    acting = policy.acting(params, train.epsilon)
+    world = built.world
+    sample = jax.jit(
+        lambda key: rollouts(world.env, world.params, acting, key, world.horizon, count)[0]
+    )
+    batch = jax.device_get(sample(jax.random.fold_in(key, FEATURE_DATA)))
+    alive = ~batch.done[:, :-1]
+    return batch.obs[:, :-1][alive], batch.action[alive], batch.reward[alive]
+
+
+def _open(
+    stage: str, config: CreditRunConfig, path: Path, seeds: int, resume: bool, overwrite: bool
+) -> tuple[RunDir, CreditRunConfig, int]:
+    """Make the run directory, or reopen it with the config it was started with."""
+    if seeds < 1:
+        raise UserError(f"seeds is {seeds}; allowed: at least 1")
+    if resume:
+        run = run_dir.open_run(path, stage)
+        return run, run.load_config(CreditRunConfig), run.info["num_seeds"]
+    validate(config)
+    run = run_dir.create(path, stage, config, overwrite=overwrite, num_seeds=seeds)
+    return run, config, seeds

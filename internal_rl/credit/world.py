@@ -1,0 +1,132 @@
+"""What a credit config names: environment, its tables, and whether they fit together."""
+
+import math
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any
+
+from agents.credit import METHODS, World, WorldSpec
+from agents.credit.config import check_credit
+from agents.credit.train import check_train
+from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp
+from envs.credit.interleaving import InterleavingParams
+from envs.credit.mdp import unique_rewards
+from envs.credit.tree import seed_offset_of
+from internal_rl.credit.config import CreditRunConfig, WorldConfig
+from internal_rl.errors import UserError
+from internal_rl.runs.config_io import config_from_json, config_to_json
+from internal_rl.runs.loop import check_steps
+
+
+@dataclass(frozen=True)
+class BuiltWorld:
+    """An environment with its parameters; the tables are made when first asked for."""
+
+    world: World
+    spec: WorldSpec
+
+    @cached_property
+    def mdp(self) -> FiniteMDP:
+        """Exact tables in float64. Raises ValueError where there are none."""
+        return enumerate_mdp(self.world.env, self.world.params)
+
+
+def build_world(config: WorldConfig) -> BuiltWorld:
+    """The environment of a config. Raises UserError for what it refuses."""
+    try:
+        return _build(config)
+    except ValueError as error:
+        raise UserError(f"world.{config.kind}.{error}") from None
+
+
+def _build(config: WorldConfig) -> BuiltWorld:
+    after: Any = None
+    if config.kind == "key_to_door":
+        c = config.key_to_door
+        env = KeyToDoor(
+            length=c.length,
+            num_keys=c.num_keys,
+            distractor_prob=c.distractor_prob,
+            layout_seed=c.layout_seed,
+            treasure_at_door=c.treasure_at_door,
+            ignore_door=c.ignore_door,
+            random_distractors=c.random_distractors,
+        )
+        params, horizon = env.make_params(c.distractor, c.treasure), c.length
+        values = env.reward_values(params)
+        if c.treasure_after:
+            # Arrays of one size, so that one program serves both halves of the run.
+            pad = lambda own: (*own, *([own[-1]] * (size - len(own))))  # noqa: E731
+            size = max(len(c.treasure), len(c.treasure_after))
+            params = env.make_params(c.distractor, pad(c.treasure))
+            after = env.make_params(c.distractor, pad(c.treasure_after))
+            values = unique_rewards([*values, *env.reward_values(after)])
+    elif config.kind == "interleaving":
+        c = config.interleaving
+        if c.horizon < 1:
+            raise ValueError(f"horizon={c.horizon}: allowed is 1 or more")
+        if not 0 <= c.death <= 1:
+            raise ValueError(f"death={c.death}: allowed is 0 to 1")
+        env = Interleaving(c.contexts, c.max_open, c.objects, c.split_seed)
+        params, horizon = InterleavingParams(c.horizon, c.death), c.horizon
+        values = env.reward_values()
+    else:
+        c = config.tree
+        env = Tree(c.depth, c.actions, c.overlap, c.num_rewards)
+        env = Tree(c.depth, c.actions, c.overlap, c.num_rewards, seed_offset_of(env, c.seed))
+        params, horizon = env.default_params, c.depth
+        values = unique_rewards(env.reward_values())
+    return BuiltWorld(
+        world=World(env=env, params=params, horizon=horizon, params_after=after),
+        spec=WorldSpec(
+            obs_dim=env.observation_space(params).shape[0],
+            num_actions=env.num_actions,
+            reward_values=values,
+        ),
+    )
+
+
+def validate(config: CreditRunConfig) -> None:
+    """Raise UserError naming field, value and what is allowed, before anything is compiled."""
+    config_from_json(config_to_json(config), CreditRunConfig, source="config")
+    _check_finite(config, "")
+    if not 0 <= config.seed < 2**32:
+        raise UserError(f"seed is {config.seed}; allowed: 0 to 4294967295 (32 bits)")
+    try:
+        check_credit(config.credit)
+        check_train(config.train)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for name in (*config.shadow.methods, *config.shadow.exact_methods):
+        if name not in METHODS:
+            raise UserError(f"shadow has method {name!r}; allowed: {', '.join(METHODS)}")
+    check_steps("train.batches", config.train.batches, config.runtime)
+    switches = bool(config.world.key_to_door.treasure_after) and config.world.kind == "key_to_door"
+    if switches != (config.train.switch_at > 0):
+        raise UserError(
+            f"train.switch_at is {config.train.switch_at}; allowed: above 0 with "
+            "world.key_to_door.treasure_after, and only then"
+        )
+    built = build_world(config.world)
+    if config.credit.model == "exact":
+        if switches:
+            raise UserError("credit.model is 'exact'; allowed: learned where the rewards switch")
+        tables(built)
+
+
+def tables(built: BuiltWorld) -> FiniteMDP:
+    """Exact tables, or a UserError where the environment has none."""
+    try:
+        return built.mdp
+    except ValueError as error:
+        raise UserError(f"no exact tables: {error}") from None
+
+
+def _check_finite(config: Any, prefix: str) -> None:
+    for f in fields(config):
+        value = getattr(config, f.name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if is_dataclass(item):
+                _check_finite(item, f"{prefix}{f.name}.")
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise UserError(f"{prefix}{f.name} is {item}; allowed: finite numbers")
