@@ -1,0 +1,196 @@
+"""From meta-episodes to one or more gradient steps of a meta agent: score-weighted, A2C and PPO (COALA, App. E).
+
+All three are the same clipped surrogate on chains. An estimator with reduction "sum" has its signal multiplied by B,
+because the surrogate is a mean over chains. Letters: K meta-episodes, B chains, C = K·B chains merged, L long time.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, Shaped
+
+from agents.learning_aware.estimators import (
+    Estimator,
+    advantages,
+    score_weights,
+    value_targets,
+)
+from agents.learning_aware.optim import Optimizer
+from agents.learning_aware.policies import Params, Policy, log_prob
+from agents.learning_aware.shaping import MetaEpisode
+from agents.surrogates import ppo_clip
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """How a meta agent learns from its meta-episodes."""
+
+    algorithm: Literal["reinforce", "a2c", "ppo"] = "ppo"
+    """reinforce: no critic, one step. a2c: critic, one step. ppo: critic, clipped epochs."""
+    optimizer: Optimizer = field(
+        default_factory=lambda: Optimizer(learning_rate=3e-4, eps=1e-5, grad_clip=1.0)
+    )
+    centre: Literal["none", "all", "per_step"] = "none"
+    """Subtract the signal's mean, separately for naive and meta co-players: over everything, or over chains at every
+    step. The paper's "advantage normalisation" is all."""
+    discount: float = 1.0
+    """γ over the whole meta-trajectory (a2c, ppo)."""
+    td_lambda: float = 1.0
+    """λ of the value targets."""
+    gae_lambda: float = 1.0
+    """λ of the advantages. γλ < 1 damps the shaping signal by (γλ)^T and more."""
+    average_value_future: bool = False
+    """Average later inner episodes over chains in value targets against naive co-players. Not given in the paper."""
+    reward_scale: float = 1.0
+    """Rewards are multiplied by this before returns and values; reported numbers are not."""
+    epochs: int = 4
+    """Passes over the data (ppo)."""
+    minibatches: int = 2
+    """Minibatches of a pass, split over chains, never over time (ppo)."""
+    clip: float = 0.2
+    """PPO's ε."""
+    value_weight: float = 0.5
+    """Weight of the value loss."""
+    value_clip: bool = True
+    """Clip the change of the value to ± clip, as PPO's first implementation does (ppo)."""
+    entropy_weight: float = 0.0
+    """Weight of the entropy bonus."""
+
+
+@struct.dataclass
+class Chains:
+    """Chains of any co-players, ready for the surrogate; time is whole, so recurrent policies see their context."""
+
+    obs: Shaped[Array, "C L *o"]
+    action: Int[Array, "C L"]
+    signal: Float[Array, "C L"]
+    old_log_prob: Float[Array, "C L"]
+    old_value: Float[Array, "C L"]
+    target: Float[Array, "C L"]
+
+
+def prepare(
+    policy: Policy,
+    params: Params,
+    episodes: MetaEpisode,
+    estimator: Estimator,
+    cfg: ObjectiveSettings,
+    inner_length: int,
+) -> Chains:
+    """Signals and targets of K meta-episodes [K, B, L] under the parameters that played them.
+
+    Give `BATCH_UNAWARE` as estimator for meta co-players, whose chains are independent.
+    """
+    k, batch, length = episodes.reward.shape
+    merge = lambda x: x.reshape(k * batch, *x.shape[2:])  # noqa: E731
+    obs, action = merge(episodes.obs), merge(episodes.action)
+    reward = cfg.reward_scale * episodes.reward
+    if cfg.algorithm == "reinforce":
+        # One step from the acting parameters: the ratio is 1 whatever stands here.
+        old_log_prob = old_value = target = jnp.zeros((k * batch, length), reward.dtype)
+        signal = jax.vmap(lambda r: score_weights(estimator, r, inner_length))(reward)
+        signal = signal * batch  # the mean over chains below is 1/(K B)
+    else:
+        logits, old_value = policy.parallel(params, obs, None)
+        old_log_prob = log_prob(logits, action)
+        values = old_value.reshape(k, batch, length)
+        signal = jax.vmap(
+            lambda r, v: advantages(
+                estimator,
+                r,
+                v,
+                inner_length=inner_length,
+                discount=cfg.discount,
+                gae_lambda=cfg.gae_lambda,
+            )
+        )(reward, values)
+        target = merge(
+            jax.vmap(
+                lambda r, v: value_targets(
+                    r,
+                    v,
+                    inner_length=inner_length,
+                    discount=cfg.discount,
+                    td_lambda=cfg.td_lambda,
+                    average_future=cfg.average_value_future and estimator.average_future,
+                )
+            )(reward, values)
+        )
+        if estimator.reduction == "sum":
+            signal = signal * batch
+    if cfg.centre == "all":
+        signal = signal - jnp.mean(signal)
+    elif cfg.centre == "per_step":
+        signal = signal - jnp.mean(signal, axis=(0, 1), keepdims=True)
+    return Chains(obs, action, merge(signal), old_log_prob, old_value, target)
+
+
+def concatenate(*parts: Chains) -> Chains:
+    """Chains of several kinds of co-players as one batch."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=0), *parts)
+
+
+def loss(
+    params: Params, policy: Policy, chains: Chains, cfg: ObjectiveSettings
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Clipped surrogate, value and entropy losses, each a mean over chains and time."""
+    logits, values = policy.parallel(params, chains.obs, None)
+    chosen = log_prob(logits, chains.action)
+    if cfg.algorithm == "reinforce":
+        total = -jnp.mean(chains.signal * chosen)
+        metrics = {"policy_loss": total}
+    else:
+        acted = jnp.ones_like(chosen, bool)
+        total, metrics = ppo_clip(chosen, chains.old_log_prob, chains.signal, acted, cfg.clip)
+        error = jnp.square(values - chains.target)
+        if cfg.algorithm == "ppo" and cfg.value_clip:
+            change = jnp.clip(values - chains.old_value, -cfg.clip, cfg.clip)
+            error = jnp.maximum(error, jnp.square(chains.old_value + change - chains.target))
+        value_loss = jnp.mean(error)
+        metrics |= {"policy_loss": total, "value_loss": value_loss}
+        total = total + cfg.value_weight * value_loss
+    if cfg.entropy_weight:
+        log_p = jax.nn.log_softmax(logits)
+        entropy = -jnp.mean(jnp.sum(jnp.exp(log_p) * log_p, axis=-1))
+        total = total - cfg.entropy_weight * entropy
+        metrics["entropy"] = entropy
+    return total, metrics
+
+
+def improve(
+    key: jax.Array,
+    policy: Policy,
+    params: Params,
+    opt_state: Any,
+    optimizer: optax.GradientTransformation,
+    chains: Chains,
+    cfg: ObjectiveSettings,
+) -> tuple[Params, Any, dict[str, jax.Array]]:
+    """One iteration's gradient steps; metrics are means over them."""
+    ppo = cfg.algorithm == "ppo"
+    epochs, minibatches = (cfg.epochs, cfg.minibatches) if ppo else (1, 1)
+    count = chains.action.shape[0]
+
+    def minibatch(carry, part: Chains):
+        params, opt_state = carry
+        gradient, metrics = jax.grad(loss, has_aux=True)(params, policy, part, cfg)
+        metrics["grad_norm"] = optax.tree.norm(gradient)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), metrics
+
+    if epochs * minibatches == 1:
+        (params, opt_state), metrics = minibatch((params, opt_state), chains)
+        return params, opt_state, metrics
+
+    def epoch(carry, key):
+        order = jax.random.permutation(key, count)
+        parts = jax.tree.map(lambda x: x[order].reshape(minibatches, -1, *x.shape[1:]), chains)
+        return jax.lax.scan(minibatch, carry, parts)
+
+    keys = jax.random.split(key, epochs)
+    (params, opt_state), metrics = jax.lax.scan(epoch, (params, opt_state), keys)
+    return params, opt_state, jax.tree.map(jnp.mean, metrics)

@@ -1,0 +1,219 @@
+"""The training iteration of a pool of meta agents (COALA, Algorithm 1 and App. E).
+
+Every meta agent plays K meta-episodes: a fixed number against naive learners, the rest against the other meta agents;
+then all of them improve at once. Letters: P meta agents, K meta-episodes, S naive starts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from agents.learning_aware.estimators import ESTIMATORS, by_name
+from agents.learning_aware.naive import NaiveLearner
+from agents.learning_aware.objectives import (
+    Chains,
+    ObjectiveSettings,
+    concatenate,
+    improve,
+    prepare,
+)
+from agents.learning_aware.optim import make_optimizer
+from agents.learning_aware.policies import Params, Policy
+from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
+from envs.social.game import SocialGame
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """Who plays whom, and how long."""
+
+    num_meta: int = 1
+    """P: meta agents, each with its own parameters."""
+    p_naive: float = 1.0
+    """Share of naive co-players. The split of K is the same in every iteration, so that shapes are static."""
+    p_meta: float = 0.0
+    """Share of meta co-players; p_naive + p_meta = 1."""
+    meta_episodes: int = 8
+    """K: meta-episodes of each meta agent in one iteration (the paper's meta_batch_size)."""
+    naive_episodes: int = 0
+    """How many of them are against naive co-players; 0 = round(p_naive · K), the paper's reading in expectation. With
+    another number the signals are reweighted, so the expected gradient stays the p_naive, p_meta mixture."""
+    batch: int = 16
+    """B: chains that share a co-player; its minibatch."""
+    inner_episodes: int = 20
+    """M: inner episodes in a meta-episode; a naive co-player learns after each."""
+    naive_starts: int = 1
+    """S: fixed parameters at which naive co-players start."""
+    dynamic_naive: bool = False
+    """Naive co-players start as copies of the current meta agents instead; needs the same policy on both sides."""
+    estimator: str = "coala"
+    """coala, full, batch_unaware, m_fos or myopic: weights on scores against naive co-players. Against meta co-players it
+    is always batch_unaware, which is right there."""
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+
+
+@struct.dataclass
+class PoolState:
+    """Training state of one seed."""
+
+    step: jax.Array
+    key: jax.Array
+    params: Params  # leaves [P, ...]
+    opt_state: Any  # leaves [P, ...]
+    naive: Params  # leaves [S, ...]
+
+
+def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
+    """(naive, meta) meta-episodes per iteration.
+
+    Raises:
+        ValueError: naming the first wrong field, its value and what is allowed.
+    """
+    for name in ("num_meta", "meta_episodes", "batch", "inner_episodes", "naive_starts"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
+    for name in ("p_naive", "p_meta"):
+        if not 0 <= getattr(cfg, name) <= 1:
+            raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
+    if abs(cfg.p_naive + cfg.p_meta - 1) > 1e-9:
+        raise ValueError(
+            f"p_naive + p_meta is {cfg.p_naive} + {cfg.p_meta} = {cfg.p_naive + cfg.p_meta:g}; allowed: 1"
+        )
+    if cfg.p_meta > 0 and cfg.num_meta < 2:
+        raise ValueError(
+            f"num_meta is {cfg.num_meta} with p_meta {cfg.p_meta}; allowed: at least 2, nobody plays itself"
+        )
+    if game.num_players != 2:
+        raise ValueError(f"the game has {game.num_players} players; allowed: 2 (ego and co-player)")
+    by_name(cfg.estimator)
+    objective = cfg.objective
+    if objective.algorithm not in ("reinforce", "a2c", "ppo"):
+        raise ValueError(
+            f"objective.algorithm is '{objective.algorithm}'; allowed: reinforce, a2c, ppo"
+        )
+    if objective.algorithm != "reinforce" and cfg.estimator in ("full", "myopic"):
+        raise ValueError(
+            f"estimator is '{cfg.estimator}' with {objective.algorithm}; allowed with a critic: "
+            "coala, batch_unaware, m_fos"
+        )
+    chains = cfg.meta_episodes * cfg.batch
+    if objective.algorithm == "ppo" and (
+        objective.minibatches < 1 or objective.epochs < 1 or chains % objective.minibatches
+    ):
+        raise ValueError(
+            f"objective.minibatches is {objective.minibatches}; allowed: divisors of K * B = {chains}"
+        )
+    naive = cfg.naive_episodes or round(cfg.p_naive * cfg.meta_episodes)
+    meta = cfg.meta_episodes - naive
+    if meta < 0 or (naive == 0) != (cfg.p_naive == 0) or (meta == 0) != (cfg.p_meta == 0):
+        raise ValueError(
+            f"naive_episodes is {naive} of meta_episodes = {cfg.meta_episodes} with p_naive {cfg.p_naive}; allowed: "
+            "at least one meta-episode of each kind whose share is above 0, none of the others"
+        )
+    return naive, meta
+
+
+def init(cfg: PoolSettings, policy: Policy, learner: NaiveLearner, key: jax.Array) -> PoolState:
+    """Fresh meta agents, each with its own parameters, and the fixed naive starts."""
+    key_meta, key_naive, key_run = jax.random.split(key, 3)
+    params = jax.vmap(policy.init)(jax.random.split(key_meta, cfg.num_meta))
+    opt_state = jax.vmap(make_optimizer(cfg.objective.optimizer).init)(params)
+    naive = jax.vmap(learner.policy.init)(jax.random.split(key_naive, cfg.naive_starts))
+    return PoolState(jnp.int32(0), key_run, params, opt_state, naive)
+
+
+def make_update(
+    cfg: PoolSettings, game: SocialGame, policy: Policy, learner: NaiveLearner
+) -> Callable[[PoolState], tuple[PoolState, dict[str, jax.Array]]]:
+    """One iteration as `update(state) → (state, metrics)`, all meta agents at once."""
+    num_naive, num_meta = check_pool(cfg, game)
+    check_context(policy, game.episode_length, cfg.inner_episodes)
+    optimizer = make_optimizer(cfg.objective.optimizer)
+    estimator = by_name(cfg.estimator)
+    # 1 where the meta-episodes are split as the shares say.
+    weight_naive = cfg.p_naive * cfg.meta_episodes / max(num_naive, 1)
+    weight_meta = cfg.p_meta * cfg.meta_episodes / max(num_meta, 1)
+    sizes = {"inner_episodes": cfg.inner_episodes, "batch": cfg.batch}
+
+    def agent_update(i, key, params, opt_state, state: PoolState):
+        key_naive, key_meta, key_steps = jax.random.split(key, 3)
+        ready = partial(
+            prepare, policy, params, cfg=cfg.objective, inner_length=game.episode_length
+        )
+        parts: list[Chains] = []
+        metrics: dict[str, jax.Array] = {}
+        if num_naive:
+            starts = _naive_starts(key_naive, state, num_naive, cfg.dynamic_naive)
+            episodes, _ = jax.vmap(
+                lambda k, start: against_naive(k, game, policy, params, learner, start, **sizes)
+            )(jax.random.split(key_naive, num_naive), starts)
+            parts.append(weigh(ready(episodes, estimator), weight_naive))
+            metrics |= episode_metrics("naive", episodes, game.episode_length)
+        if num_meta:
+            key_partner, key_play = jax.random.split(key_meta)
+            # Any of the others with the same probability: shift by 1..P-1.
+            shift = jax.random.randint(key_partner, (num_meta,), 1, cfg.num_meta)
+            partners = jax.tree.map(lambda x: x[(i + shift) % cfg.num_meta], state.params)
+            episodes = jax.vmap(
+                lambda k, other: against_meta(k, game, policy, params, policy, other, **sizes)
+            )(jax.random.split(key_play, num_meta), partners)
+            parts.append(weigh(ready(episodes, ESTIMATORS["batch_unaware"]), weight_meta))
+            metrics |= episode_metrics("meta", episodes, game.episode_length)
+        chains = concatenate(*parts)
+        params, opt_state, learning = improve(
+            key_steps, policy, params, opt_state, optimizer, chains, cfg.objective
+        )
+        return params, opt_state, metrics | learning
+
+    def update(state: PoolState) -> tuple[PoolState, dict[str, jax.Array]]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), cfg.num_meta)
+        params, opt_state, metrics = jax.vmap(agent_update, in_axes=(0, 0, 0, 0, None))(
+            jnp.arange(cfg.num_meta), keys, state.params, state.opt_state, state
+        )
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return update
+
+
+def episode_metrics(name: str, episodes: MetaEpisode, inner_length: int) -> dict[str, jax.Array]:
+    """Per-step rewards over meta-episodes, and in the first and last inner episode (the last is always exploitative)."""
+    first, last = slice(0, inner_length), slice(-inner_length, None)
+    return {
+        f"{name}/ego_reward": jnp.mean(episodes.reward),
+        f"{name}/co_reward": jnp.mean(episodes.co_reward),
+        f"{name}/ego_first": jnp.mean(episodes.reward[..., first]),
+        f"{name}/ego_last": jnp.mean(episodes.reward[..., last]),
+        f"{name}/co_first": jnp.mean(episodes.co_reward[..., first]),
+        f"{name}/co_last": jnp.mean(episodes.co_reward[..., last]),
+        # Action 0 is the cooperative one in every matrix dilemma, and "right" in CleanUp-lite.
+        f"{name}/ego_action0": jnp.mean((episodes.action == 0).astype(jnp.float32)),
+    } | {f"{name}/{key}": jnp.mean(value) for key, value in _per_player(episodes.info).items()}
+
+
+def _per_player(info: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Numbers [..., L, N] of both players under their own names; common ones [..., L] as they are."""
+    flat = {}
+    for name, value in info.items():
+        if value.ndim == 4:  # [K, B, L, N]
+            flat[f"ego_{name}"], flat[f"co_{name}"] = value[..., 0], value[..., 1]
+        else:
+            flat[name] = value
+    return flat
+
+
+def weigh(chains: Chains, weight: float) -> Chains:
+    """Chains whose signal counts `weight` times."""
+    return chains if weight == 1.0 else chains.replace(signal=weight * chains.signal)
+
+
+def _naive_starts(key: jax.Array, state: PoolState, count: int, dynamic: bool) -> Params:
+    source = state.params if dynamic else state.naive
+    size = jax.tree.leaves(source)[0].shape[0]
+    chosen = jax.random.randint(jax.random.fold_in(key, 1), (count,), 0, size)
+    return jax.tree.map(lambda x: x[chosen], source)

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.learning_aware import analytic
+from agents.learning_aware.analytic import AnalyticSettings
+from agents.learning_aware.optim import Optimizer
+
+CFG = AnalyticSettings(naive_updates=3, naive_starts=2)
+
+
+def policies(seed=0):
+    return jax.random.normal(jax.random.key(seed), (2, 5))
+
+
+@pytest.fixture
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def differences(f, x, h=1e-5):
+    return np.array([(f(x + h * e) - f(x - h * e)) / (2 * h) for e in np.eye(5)])
+
+
+@pytest.mark.usefixtures("_float64")
+def test_naive_step_is_gradient_ascent():
+    ego, other = policies()
+    game = analytic.game_returns(CFG)
+    moved = analytic.naive_step(ego, other, CFG, 5.0) - other
+    expected = 5.0 * differences(lambda x: float(game(ego, jnp.asarray(x))[1]), np.asarray(other))
+    np.testing.assert_allclose(moved, expected, atol=1e-8)
+
+
+@pytest.mark.usefixtures("_float64")
+def test_meta_gradients_see_the_updates():
+    """Shaping and LOLA-DiCE against finite differences through the co-player's updates."""
+    ego, other = policies(1)
+    for objective in (
+        lambda x: analytic.shaping_objective(x, other, CFG)[0],
+        lambda x: analytic.look_ahead_objective(x, other, replace(CFG, look_aheads=2)),
+    ):
+        compiled = jax.jit(objective)
+        found = jax.jit(jax.grad(objective))(ego)
+        np.testing.assert_allclose(
+            found,
+            differences(lambda x, f=compiled: float(f(jnp.asarray(x))), np.asarray(ego)),
+            atol=1e-7,
+        )
+
+
+@pytest.mark.usefixtures("_float64")
+def test_lola_is_the_first_order_look_ahead():
+    """The two differ by terms of order α²."""
+    ego, other = policies(2)
+    errors = []
+    for rate in (1e-2, 1e-3):
+        cfg = replace(CFG, naive_rate=rate, look_aheads=1)
+        exact = jax.grad(analytic.look_ahead_objective)(ego, other, cfg)
+        plain = jax.grad(lambda x: analytic.game_returns(CFG)(x, other)[0])(ego)
+        taylor = analytic.lola_gradient(ego, other, cfg)
+        assert np.linalg.norm(exact - plain) > 1e-5
+        # To first order in α the look-ahead also re-evaluates ∇_1 J¹ at the moved point.
+        game = analytic.game_returns(CFG)
+        moved = analytic.naive_step(ego, other, cfg, rate)
+        shift = jax.grad(lambda x: game(x, moved)[0])(ego) - plain  # noqa: B023
+        errors.append(float(np.linalg.norm(exact - shift - taylor)))
+    assert errors[1] < errors[0] / 50
+
+
+@pytest.mark.usefixtures("_float64")
+def test_at_mutual_defection_only_forgiveness_pays():
+    """In probability space with projection, the mixed pool's gradient at defection is nonzero only for DC."""
+    probs = jnp.full((5,), 1e-7)
+    defector = jnp.log(probs) - jnp.log1p(-probs)
+
+    def mixed(probs):
+        logits = jnp.log(probs) - jnp.log1p(-probs)
+        shaped, _ = analytic.shaping_objective(logits, jnp.zeros(5), CFG)
+        return 0.5 * shaped + 0.5 * analytic.game_returns(CFG)(logits, defector)[0]
+
+    gradient = np.asarray(jax.jit(jax.grad(mixed))(probs))
+    assert gradient[3] > 0.1
+    np.testing.assert_array_less(gradient[[0, 4]], 0)  # projected away
+    np.testing.assert_allclose(gradient[[1, 2]], 0, atol=1e-5)  # states that nobody visits
+
+
+def test_plain_gradients_end_in_defection_and_shaping_does_not():
+    fast = Optimizer("adamw", 0.05)
+    plain = replace(CFG, rule="naive", optimizer=fast)
+    extort = replace(
+        CFG, num_meta=1, p_naive=1.0, naive_updates=20, start="defection", optimizer=fast
+    )
+    assert run(plain, 150)["meta/reward"] < 0.05
+    assert run(extort, 150)["naive/ego_reward"] > 0.7
+
+
+def run(cfg, steps):
+    update = analytic.make_update(cfg)
+    state = analytic.init(cfg, jax.random.key(0))
+    _, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, steps))(state)
+    return {name: float(value[-1]) for name, value in metrics.items()}
+
+
+def test_warm_up_changes_the_mixture():
+    cfg = replace(CFG, naive_only_steps=1, p_naive=0.0)
+    update = jax.jit(analytic.make_update(cfg))
+    first, _ = update(analytic.init(cfg, jax.random.key(0)))
+    shaped_only = jax.jit(analytic.make_update(replace(cfg, naive_only_steps=0, p_naive=1.0)))
+    expected, _ = shaped_only(analytic.init(cfg, jax.random.key(0)))
+    np.testing.assert_allclose(first.params, expected.params, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rule": "coala"}, "rule is 'coala'; allowed: shaping, lola_dice, lola, naive"),
+        ({"start": "nice"}, "start is 'nice'"),
+        ({"p_naive": 1.5}, r"p_naive is 1.5; allowed: in \[0, 1\]"),
+        ({"discount": 1.0}, r"discount is 1.0; allowed: in \[0, 1\)"),
+        ({"num_meta": 1}, "p_naive is 0.25 with one meta agent"),
+        ({"rule": "lola", "num_meta": 3}, "num_meta is 3 with rule lola; allowed: 2"),
+        ({"payoffs": (1.0, 2.0)}, "payoffs has 2 numbers"),
+        ({"look_aheads": 0}, "look_aheads is 0"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        analytic.make_update(replace(CFG, **change))
