@@ -17,7 +17,7 @@ demo-scratch: $(STAMP)
 	$(WITH_INSTALL_SECONDS) $(BIN)/internal-rl demo --scratch --resume --run runs/demo-scratch
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --typecheck
+	$(BIN)/python -m pytest --typecheck -n 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -9,13 +9,14 @@ import os
 
 # Both are read when jax is first imported, so they come before it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-XLA_FLAGS = (
-    "--xla_force_host_platform_device_count=2",
-    # Tests compile much and compute little. Together these two make compiling seven times as fast.
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
+# Tests compile much and compute little: optimisation level 0 without the newer code generator for
+# fusions makes compiling seven times as fast. Test processes share the cores.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=2"
+    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    + " --xla_cpu_multi_thread_eigen=false"
 )
-os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *XLA_FLAGS)).strip()
 
 import hypothesis
 import jax
@@ -46,3 +47,19 @@ def pytest_configure(config: pytest.Config) -> None:
         import tests.typechecker  # noqa: F401 - the hook itself imports no more than `tests`
 
         install_import_hook(PACKAGES, "tests.typechecker.check")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`: a file stays in one process, because its tests share compiled functions.
+
+    All files that use the trained runs form one group, so that they are trained once; it is the longest, so it goes
+    first.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    shared = {item.path for item in items if "runs" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "runs" if item.path in shared else item.path.relative_to(config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path not in shared)

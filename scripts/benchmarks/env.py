@@ -52,7 +52,7 @@ def _gymnax(name: str, env: Any, params: Any) -> Contender:
     def step(keys: Any, state: Any, actions: Any) -> tuple[Any, Any, Any]:
         batched = jax.vmap(env.step, in_axes=(0, 0, 0, None))
         obs, state, reward, terminated, truncated, _ = batched(keys, state, actions, params)
-        return state, obs, reward + (terminated | truncated)
+        return state, obs, reward + (terminated | truncated).astype(reward.dtype)
 
     def reset(keys: Any) -> Any:
         return jax.vmap(env.reset, in_axes=(0, None))(keys, params)[1]
@@ -79,7 +79,8 @@ def _navix() -> Contender | None:
     def step(keys: Any, timestep: Any, actions: Any) -> tuple[Any, Any, Any]:
         del keys  # navix keeps its keys in the state
         timestep = jax.vmap(env.step)(timestep, actions)
-        return timestep, timestep.observation, timestep.reward + timestep.is_done()
+        score = timestep.reward + timestep.is_done().astype(timestep.reward.dtype)
+        return timestep, timestep.observation, score
 
     num_actions = len(env.action_set)
     return Contender("navix Empty-8x8", num_actions, jax.vmap(env.reset), step)

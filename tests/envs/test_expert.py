@@ -205,6 +205,22 @@ def test_expert_entropy_of_the_feasibility_setting():
     np.testing.assert_allclose(length, 10.75, atol=0.15)
 
 
+def test_a_grid_without_walls():
+    """Every layout has its solution; an empty array of walls once crashed the planning."""
+    env, tasks, horizon = setting = (GridPinpad(3, 2, 0), ("01", "101"), 16)
+    trajectories, stats = run(setting)
+    assert trajectories.walls.shape == (N, 0)
+    assert stats["success"] == 1
+    reward = replay(env, encode_tasks(tasks, 2), trajectories, horizon)[2]
+    np.testing.assert_array_equal(
+        jnp.argmax(reward, axis=1) + 1, jax.device_get(trajectories.length)
+    )
+    for b in range(0, N, 16):
+        cells = trajectories.objects[b].tolist(), [], int(trajectories.agent[b, 0])
+        length = oracle.solution_length(tasks[trajectories.task[b]], 3, *cells)
+        assert trajectories.length[b] == length
+
+
 def test_solvable_fraction_counts_all_proposals():
     """Rejection must report the fraction of plain uniform layouts, which the oracle estimates."""
     env, task, horizon = GridPinpad(4, 4, 4), "0123", 14

@@ -219,7 +219,10 @@ def test_auto_reset_starts_a_fresh_episode():
         ({"num_objects": 0}, "num_objects=0: allowed is 1 to 10"),
         ({"num_objects": 11}, "num_objects=11"),
         ({"num_walls": -1}, "num_walls=-1: allowed is 0 or more"),
-        ({"observation": "pixels"}, "observation='pixels': allowed are egocentric, offsets, onehot"),
+        (
+            {"observation": "pixels"},
+            "observation='pixels': allowed are egocentric, offsets, onehot",
+        ),
     ],
 )
 def test_bad_settings_are_named(fields, message):

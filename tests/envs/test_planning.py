@@ -13,7 +13,7 @@ from envs.pinpad import Layout, encode_tasks, planning
 from tests.envs import oracle
 
 plan = jax.jit(planning.plan, static_argnames="grid_size")
-SETTINGS = ((4, 4, 1), (3, 3, 3), (2, 2, 1), (7, 8, 4), (5, 3, 12))
+SETTINGS = ((4, 4, 1), (3, 3, 3), (2, 2, 1), (7, 8, 4), (5, 3, 12), (4, 3, 0))
 
 
 def layouts(seed: int, n: int, size: int, objects: int, walls: int):

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 import configs
 from internal_rl import cli, pipeline
 from internal_rl.runs import loop
+from internal_rl.runs.cache import count_compilations
 from internal_rl.runs.checkpoint import import_params
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import assert_trees_equal
@@ -21,7 +22,7 @@ SMOKE = ["--preset", "gridworld-smoke"]
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """Runs a command that has to fail with one line on stderr, before training or writing."""
+    """Runs a command that has to fail with one line on stderr, before compiling or writing."""
 
     def no_training(*_, **__):
         raise AssertionError("the mistake was not noticed before training")
@@ -30,7 +31,9 @@ def refused(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(loop, "run", no_training)
         monkeypatch.chdir(tmp_path)
         before = contents(tmp_path)
-        code = cli.main([str(word) for word in argv])
+        with count_compilations() as compiled:
+            code = cli.main([str(word) for word in argv])
+        assert compiled.programs <= 4  # moving a task table there and back; a stage takes dozens
         captured = capsys.readouterr()
         assert code == 2, captured
         assert captured.out == ""

@@ -1,5 +1,6 @@
 """Stages as runs: what they write and refuse, several seeds, resuming, what they compile to."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,12 +9,13 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import configs
 from internal_rl import cli, pipeline
 from internal_rl.errors import UserError
+from internal_rl.networks import metacontroller_network
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.logger import read_metrics
 from internal_rl.stages import discover, pretrain, reinforce
@@ -23,7 +25,6 @@ from tests.internal_rl.small import (
     all_equations,
     assert_trees_equal,
     changed,
-    meta_params,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -134,11 +135,15 @@ def test_two_seeds_at_once_equal_two_runs_pretrain(two_bases):
         expected = np.asarray(alone["action_nll"]).reshape(4, 2).mean(1)
         np.testing.assert_allclose(metrics["action_nll"][:, seed], expected, rtol=1e-4)
         together = pipeline.load_params(two_bases, seed)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-            together,
-            state.params,
-        )
+        for (path, one), other in zip(
+            jax.tree_util.tree_leaves_with_path(together),
+            jax.tree.leaves(state.params),
+            strict=True,
+        ):
+            name = jax.tree_util.keystr(path)
+            if name.endswith("['key']['bias']"):
+                continue  # softmax ignores it: its gradient is rounding, which AdamW blows up
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4, err_msg=name)
     first, second = (pipeline.load_params(two_bases, seed) for seed in range(2))
     assert (first["embed"]["kernel"] != second["embed"]["kernel"]).any()
     both = pipeline.load_params(two_bases, None)
@@ -237,27 +242,49 @@ def test_kill_and_resume_equals_an_uninterrupted_run(runs, tmp_path, stage, caps
     assert_trees_equal(resumed, pipeline.load_params(whole))
 
 
-def traced(stage, horizon, monkeypatch):
-    config = changed(SMOKE if stage != "raw_action" else RAW, env={"horizon": horizon})
+def traced(stage, config, monkeypatch):
+    """The program of one update, from shapes alone."""
     key = jax.random.key(0)
     monkeypatch.setattr(pretrain, "trajectories_per_batch", lambda *_: 8)
+    start = jax.eval_shape(lambda: pretrain.init(config, key))
     if stage == "pretrain":
-        state = jax.eval_shape(lambda: pretrain.init(config, key))
-        return jax.make_jaxpr(pretrain.make_update(config))(state)
-    base = jax.eval_shape(lambda: pretrain.init(config, key).params)
+        return jax.make_jaxpr(pretrain.make_update(config))(start)
+    base = start.params
     if stage == "discover":
-        state = jax.eval_shape(lambda: discover.init(config, key))
+        state = jax.eval_shape(lambda base: discover.init(config, key, base), base)
         return jax.make_jaxpr(discover.make_update(config))(state, base)
-    zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)  # noqa: E731
-    state = jax.eval_shape(lambda: reinforce.init(config, key, zeros(base)))
-    frozen = reinforce.Frozen(base=base, metacontroller=meta_params())
+    if stage == "raw_action":
+        config = dataclasses.replace(config, reinforce=config.raw_action)
+    state = jax.eval_shape(lambda base: reinforce.init(config, key, base), base)
+    meta = jax.eval_shape(metacontroller_network(config).init, key)
+    frozen = reinforce.Frozen(base=base, metacontroller=meta)
     return jax.make_jaxpr(reinforce.make_update(config))(state, frozen)
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "discover", "reinforce", "raw_action"])
+STAGES = ["pretrain", "discover", "reinforce", "raw_action"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("observation", ["onehot", "offsets"])
+def test_every_stage_takes_every_observation(stage, observation, monkeypatch):
+    config = changed(SMOKE, env={"observation": observation})
+    assert traced(stage, config, monkeypatch).out_avals
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_paper_preset_is_a_program(stage, monkeypatch):
+    """Shapes, dtypes and settings fit together at full size; training it takes an accelerator."""
+    program = traced(stage, configs.get("gridworld-paper"), monkeypatch)
+    assert sum(aval.size for aval in program.in_avals) > 1e6
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_programs_do_not_grow_with_time(stage, monkeypatch):
     """One loop over time in the program, not one copy of its body per step."""
-    short, long = (all_equations(traced(stage, horizon, monkeypatch)) for horizon in (16, 24))
+    short, long = (
+        all_equations(traced(stage, changed(SMOKE, env={"horizon": horizon}), monkeypatch))
+        for horizon in (16, 24)
+    )
     names = [str(equation.primitive) for equation in short]
     assert "scan" in names or "while" in names
     if stage in ("reinforce", "raw_action"):

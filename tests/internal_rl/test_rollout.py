@@ -151,7 +151,8 @@ def test_every_record_equals_a_parallel_pass():
     @jax.jit
     def parallel(params):
         base, meta = bind_base(params[0]), bind_meta(params[1])
-        obs = WORLD.env.observe(layout.objects[:, None], layout.walls[:, None], episodes.agent)
+        agent = jnp.asarray(episodes.agent)
+        obs = WORLD.env.observe(layout.objects[:, None], layout.walls[:, None], agent)
         _, e = base.lower(obs)
         z = jnp.asarray(episodes.decision.z)
         _, out = base.upper(meta.decoder.control(e, z))

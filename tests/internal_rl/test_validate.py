@@ -39,7 +39,7 @@ def changed(path, value):
         ("model.width", 0, "model.width is 0; allowed: at least 1"),
         ("model.num_buckets", 7, "model.num_buckets is 7; allowed: an even number"),
         ("model.max_distance", 16, "model.max_distance is 16; allowed: more than half"),
-        ("model.lru_blocks", 7, r"model.lru_width is 128; allowed: a multiple .* \(7\)"),
+        ("model.lru_blocks", 7, r"model.lru_width is \d+; allowed: a multiple .* \(7\)"),
         ("metacontroller.rank", -1, "metacontroller.rank is -1; allowed: at least 0"),
         ("metacontroller.rank", 129, r"metacontroller.rank is 129; allowed: 0 \(full\) to"),
         ("metacontroller.embedding_width", 30, "embedding_width is 30; allowed: a multiple of 4"),

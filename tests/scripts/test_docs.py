@@ -78,17 +78,14 @@ def test_make_targets_exist(target):
     assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [words for _, words in COMMANDS if words[0] in ("python", ".venv/bin/python")],
-    ids=" ".join,
-)
-def test_scripts_exist(words):
-    script = next(word for word in words[1:] if word.endswith(".py"))
-    assert (ROOT / script).is_file()
-    for flag in (word for word in words if word.startswith("--")):
-        option = flag.partition("=")[0]
-        assert option in _help_of(words), option
+def test_scripts_exist():
+    for page, words in COMMANDS:
+        if words[0] in ("python", ".venv/bin/python"):
+            script = next(word for word in words[1:] if word.endswith(".py"))
+            assert (ROOT / script).is_file(), page
+            for flag in (word for word in words if word.startswith("--")):
+                option = flag.partition("=")[0]
+                assert option in _help_of(words), f"{page}: {option}"
 
 
 def _help_of(words):

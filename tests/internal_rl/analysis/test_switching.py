@@ -73,4 +73,4 @@ def test_first_step_and_padding_do_not_count():
 def test_threshold():
     assert align(CHANGES, threshold=0.95)["recall"] == 0.0
     assert align(CHANGES, threshold=0.05)["precision"] == pytest.approx(3 / 12)
-    assert align(CHANGES, threshold=np.float32(0.9))["recall"] == 1.0  # β ≥ threshold switches
+    assert align(CHANGES, threshold=0.9)["recall"] == 1.0  # β ≥ threshold switches

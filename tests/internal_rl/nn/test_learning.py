@@ -47,7 +47,9 @@ def last_marked(key, length=32, rate=0.12):
     marked = jax.random.bernoulli(key_marks, rate, (BATCH, length)).at[:, 0].set(True)
     time = jnp.where(marked, jnp.arange(length)[None], 0)
     latest = jax.lax.cummax(time, axis=1)
-    x = jnp.concatenate([jax.nn.one_hot(tokens, VOCABULARY), marked[..., None].astype(jnp.float32)], axis=2)
+    x = jnp.concatenate(
+        [jax.nn.one_hot(tokens, VOCABULARY), marked[..., None].astype(jnp.float32)], axis=2
+    )
     # Where the convolution alone could still see the mark does not count.
     counts = jnp.arange(length)[None] >= latest + 4
     return x, jnp.take_along_axis(tokens, latest, axis=1), counts
