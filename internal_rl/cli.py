@@ -5,6 +5,7 @@ Each command is a dataclass (its fields are the flags, its docstring the help) a
 """
 
 import dataclasses
+import importlib
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from internal_rl.config import (
 from internal_rl.errors import UserError, nearest
 
 DEFAULT_PRESET = "gridworld-laptop"
+FAMILIES = {"credit": "internal_rl.credit.cli", "social": "internal_rl.social.cli"}
+"""Commands with commands of their own: modules with `main(argv) -> exit code`, `parse(name, argv)` and `COMMANDS`."""
 
 
 @dataclass
@@ -180,10 +183,12 @@ def _dispatch(argv: list[str]) -> int:
         print(_usage())
         return 0 if argv else 2
     name, rest = argv[0], argv[1:]
+    if name in FAMILIES:
+        return importlib.import_module(FAMILIES[name]).main(rest)
     if name not in _COMMANDS:
         raise UserError(
-            f"unknown command '{name}'; did you mean '{nearest(name, _COMMANDS)}'? "
-            f"allowed: {', '.join(_COMMANDS)}"
+            f"unknown command '{name}'; did you mean '{nearest(name, (*_COMMANDS, *FAMILIES))}'? "
+            f"allowed: {', '.join((*_COMMANDS, *FAMILIES))}"
         )
     command, execute = _COMMANDS[name]
     default = _defaults(command, rest)
@@ -209,6 +214,7 @@ def _usage() -> str:
     ]
     for name, (command, _) in _COMMANDS.items():
         lines.append(f"  {name:10} {(command.__doc__ or '').splitlines()[0]}")
+    lines += [f"  {name:10} a family of commands: internal-rl {name} --help" for name in FAMILIES]
     return "\n".join([*lines, "", f"presets: {', '.join(configs.names())}"])
 
 

@@ -6,7 +6,7 @@ the co-player's updates where the learner looks through them. Letters: P meta ag
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -224,7 +224,7 @@ def make_update(
             metrics["meta/reward"] = mutual_reward(state.params, cfg)
         for name, logit in zip(("start", "CC", "CD", "DC", "DD"), state.params.T, strict=True):
             metrics[f"cooperation/{name}"] = jnp.mean(jax.nn.sigmoid(logit))
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return replace(state, step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return update
 

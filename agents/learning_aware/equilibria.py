@@ -83,7 +83,8 @@ def self_consistent(gap: Callable[[float], float], grid: int = 1000) -> list[flo
         if inside_zero:
             found.append(float(points[j]))
         elif values[j] * values[j + 1] < 0:
-            found.append(float(brentq(gap, points[j], points[j + 1], xtol=1e-14)))
+            root = brentq(gap, points[j], points[j + 1], xtol=1e-14)
+            found.append(float(root))  # pyright: ignore[reportArgumentType]
     if values[-1] >= 0:
         found.append(1.0)
     return found

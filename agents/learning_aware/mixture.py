@@ -223,15 +223,12 @@ def play(
     history: list[tuple[int, int]] = []
     for _ in range(rounds):
         a = first.act()
-        embedded = isinstance(second, EmbeddedAgent)
-        b = (
-            second.act()
-            if isinstance(second, EmbeddedAgent)
-            else second([(y, x) for x, y in history])
-        )
+        if isinstance(second, EmbeddedAgent):
+            b = second.act()
+            second = second.after(b, a)
+        else:
+            b = second([(y, x) for x, y in history])
         first = first.after(a, b)
-        if embedded:
-            second = second.after(b, a)  # pyright: ignore[reportAttributeAccessIssue]
         history.append((a, b))
     return history
 

@@ -4,7 +4,7 @@ A learner is a value of three functions; one with another rule is one more const
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -109,7 +109,7 @@ def policy_gradient(policy: Policy, cfg: PolicyGradientSettings) -> NaiveLearner
     def update(state: LearnerState, episode: InnerEpisode) -> LearnerState:
         gradient = jax.grad(objective)(state.params, episode)
         params = jax.tree.map(lambda p, g: p + cfg.step_size * g, state.params, gradient)
-        return state.replace(params=params)
+        return replace(state, params=params)
 
     return NaiveLearner(policy, lambda params: LearnerState(params, ()), update)
 

@@ -5,7 +5,7 @@ then all of them improve at once. Letters: P meta agents, K meta-episodes, S nai
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -175,7 +175,7 @@ def make_update(
         params, opt_state, metrics = jax.vmap(agent_update, in_axes=(0, 0, 0, 0, None))(
             jnp.arange(cfg.num_meta), keys, state.params, state.opt_state, state
         )
-        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        state = replace(state, step=state.step + 1, params=params, opt_state=opt_state)
         return state, jax.tree.map(jnp.mean, metrics)
 
     return update
@@ -209,7 +209,7 @@ def _per_player(info: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 def weigh(chains: Chains, weight: float) -> Chains:
     """Chains whose signal counts `weight` times."""
-    return chains if weight == 1.0 else chains.replace(signal=weight * chains.signal)
+    return chains if weight == 1.0 else replace(chains, signal=weight * chains.signal)
 
 
 def _naive_starts(key: jax.Array, state: PoolState, count: int, dynamic: bool) -> Params:

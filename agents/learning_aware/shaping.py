@@ -72,7 +72,9 @@ def against_naive(
             partial(ego.step, ego_params),
             partial(learner.policy.step, learner_state.params),
         )
-        (ego_carry, _), record = _play(key_inner, game, players, (ego_carry, co_carry), batch)
+        (ego_carry, _), record = play_inner_episode(
+            key_inner, game, players, (ego_carry, co_carry), batch
+        )
         obs, action, reward, info = record
         own = InnerEpisode(
             obs=jnp.swapaxes(obs[:, :, 1], 0, 1), action=action[1].T, reward=reward[:, :, 1].T
@@ -107,7 +109,9 @@ def against_meta(
     players = (partial(ego.step, ego_params), partial(other.step, other_params))
 
     def inner(carries, key_inner):
-        carries, (obs, action, reward, info) = _play(key_inner, game, players, carries, batch)
+        carries, (obs, action, reward, info) = play_inner_episode(
+            key_inner, game, players, carries, batch
+        )
         return carries, (obs[:, :, 0], action[0], reward, info)
 
     start = (ego.init_carry(batch), other.init_carry(batch))
@@ -116,7 +120,7 @@ def against_meta(
     return _meta_episode(obs, action, reward, info)
 
 
-def _play(
+def play_inner_episode(
     key: PRNGKeyArray,
     game: SocialGame,
     players: tuple[Callable, ...],

@@ -4,7 +4,7 @@ Not a gymnax `Environment`: gymnax knows one player, and here every observation 
 game means writing one class with the members of `SocialGame`. Letters: N players, A actions.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
@@ -25,6 +25,7 @@ class SocialStep:
     info: dict[str, Any]
 
 
+@runtime_checkable
 class SocialGame(Protocol):
     """One inner episode of fixed length; instances are static and hashable, `vmap` batches the functions.
 

@@ -1,0 +1,242 @@
+"""Presets of the learning-aware experiments, by figure of arXiv 2410.18636 where there is one.
+
+`get(name, kind)` returns a complete config; kinds are the sub-commands of `internal-rl social`.
+"""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from agents.learning_aware.analytic import AnalyticSettings
+from agents.learning_aware.naive import ActorCriticSettings, PolicyGradientSettings
+from agents.learning_aware.objectives import ObjectiveSettings
+from agents.learning_aware.optim import Optimizer
+from agents.learning_aware.population import PoolSettings
+from internal_rl.config import RuntimeConfig
+from internal_rl.errors import UserError, nearest
+from internal_rl.social.config import (
+    AnalyticConfig,
+    EmbeddedConfig,
+    GameConfig,
+    NaiveConfig,
+    PolicyConfig,
+    SocialConfig,
+)
+
+# Sampled games. Tabular presets are ours (minutes on two CPU cores), paper presets have the paper's numbers.
+
+_TABULAR_OBJECTIVE = ObjectiveSettings(
+    algorithm="reinforce", optimizer=Optimizer(learning_rate=0.03), centre="per_step"
+)
+_SMOKE = SocialConfig(
+    name="social-smoke",
+    iterations=4,
+    game=GameConfig(episode_length=4),
+    policy=PolicyConfig(noise=0.1),
+    naive=NaiveConfig(),
+    pool=PoolSettings(
+        num_meta=2,
+        p_naive=0.5,
+        p_meta=0.5,
+        meta_episodes=4,
+        batch=4,
+        inner_episodes=3,
+        objective=_TABULAR_OBJECTIVE,
+    ),
+    runtime=RuntimeConfig(log_every=2, checkpoint_every=4),
+)
+_SHAPING_TABULAR = SocialConfig(
+    name="ipd-shaping-tabular",
+    iterations=600,
+    policy=PolicyConfig(kind="tabular_by_episode", initial_logit=-1.0),
+    naive=NaiveConfig(policy_gradient=PolicyGradientSettings(step_size=4.0)),
+    pool=PoolSettings(
+        objective=replace(_TABULAR_OBJECTIVE, optimizer=Optimizer(learning_rate=0.05)),
+    ),
+    runtime=RuntimeConfig(log_every=20, checkpoint_every=200),
+)
+_MIXED_TABULAR = SocialConfig(
+    name="ipd-mixed-tabular",
+    iterations=1500,
+    game=GameConfig(episode_length=20),
+    policy=PolicyConfig(noise=0.1),
+    naive=NaiveConfig(policy_gradient=PolicyGradientSettings(step_size=4.0)),
+    pool=PoolSettings(
+        num_meta=2,
+        p_naive=0.25,
+        p_meta=0.75,
+        meta_episodes=16,
+        naive_episodes=8,
+        inner_episodes=40,
+        objective=_TABULAR_OBJECTIVE,
+    ),
+    runtime=RuntimeConfig(log_every=25, checkpoint_every=100),
+)
+_HAWK = PolicyConfig(kind="hawk")
+_HAWK_NAIVE = NaiveConfig(rule="actor_critic", policy=_HAWK)
+_PPO = ObjectiveSettings(reward_scale=0.05)
+_SHAPING_HAWK_LAPTOP = SocialConfig(
+    name="ipd-shaping-hawk-laptop",
+    iterations=300,
+    policy=PolicyConfig(kind="hawk", width=16, mlp_width=16),
+    naive=NaiveConfig(),
+    pool=PoolSettings(
+        inner_episodes=10,
+        objective=ObjectiveSettings(
+            algorithm="reinforce",
+            optimizer=Optimizer(learning_rate=0.01, eps=1e-5, grad_clip=1.0),
+            centre="per_step",
+        ),
+    ),
+    runtime=RuntimeConfig(log_every=10, checkpoint_every=100),
+)
+_SHAPING_PAPER = SocialConfig(
+    name="ipd-shaping-paper",
+    iterations=3000,
+    policy=_HAWK,
+    naive=_HAWK_NAIVE,
+    pool=PoolSettings(meta_episodes=128, naive_starts=10, objective=_PPO),
+)
+_MIXED_PAPER = replace(
+    _SHAPING_PAPER,
+    name="ipd-mixed-paper",
+    pool=replace(_SHAPING_PAPER.pool, num_meta=4, p_naive=0.75, p_meta=0.25),
+)
+_CLEANUP_NAIVE = NaiveConfig(
+    rule="actor_critic", policy=_HAWK, actor_critic=ActorCriticSettings(reward_scale=0.1)
+)
+_CLEANUP_SHAPING = SocialConfig(
+    name="cleanup-shaping-paper",
+    iterations=3000,
+    game=GameConfig("cleanup", 64),
+    policy=_HAWK,
+    naive=_CLEANUP_NAIVE,
+    pool=PoolSettings(
+        meta_episodes=512,
+        batch=32,
+        inner_episodes=100,
+        naive_starts=10,
+        objective=ObjectiveSettings(
+            optimizer=Optimizer(learning_rate=1e-3, eps=1e-5, grad_clip=1.0),
+            reward_scale=0.1,
+            centre="all",
+        ),
+    ),
+)
+_CLEANUP_MIXED = SocialConfig(
+    name="cleanup-mixed-paper",
+    iterations=30000,
+    game=GameConfig("cleanup", 64),
+    policy=_HAWK,
+    naive=replace(
+        _CLEANUP_NAIVE,
+        actor_critic=ActorCriticSettings(
+            optimizer=Optimizer("sgd", 1.0, grad_clip=1.0), reward_scale=0.1, discount=1.0
+        ),
+    ),
+    pool=PoolSettings(
+        num_meta=3,
+        p_naive=0.75,
+        p_meta=0.25,
+        meta_episodes=512,
+        batch=64,
+        inner_episodes=5,
+        dynamic_naive=True,
+        objective=ObjectiveSettings(
+            algorithm="a2c",
+            optimizer=Optimizer("sgd", 0.1, grad_clip=1.0),
+            reward_scale=0.1,
+            centre="all",
+        ),
+    ),
+)
+_CLEANUP_SMOKE = replace(
+    _CLEANUP_MIXED,
+    name="cleanup-smoke",
+    iterations=2,
+    game=GameConfig("cleanup", 8),
+    pool=replace(_CLEANUP_MIXED.pool, meta_episodes=4, batch=4, inner_episodes=2),
+    runtime=RuntimeConfig(log_every=1, checkpoint_every=2),
+)
+
+# The analytical game. Figures 3 and 4.
+
+_ANALYTIC_SMOKE = AnalyticConfig(
+    name="analytic-smoke",
+    iterations=20,
+    agents=AnalyticSettings(naive_updates=3, naive_starts=2),
+    runtime=RuntimeConfig(log_every=10, checkpoint_every=20),
+)
+_FIG3A = AnalyticConfig(
+    name="coala-fig3a",
+    iterations=3000,
+    agents=AnalyticSettings(num_meta=1, p_naive=1.0, start="defection"),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
+)
+_FIG3B = AnalyticConfig(
+    name="coala-fig3b",
+    iterations=2400,
+    agents=AnalyticSettings(p_naive=0.0, naive_only_steps=600, start="defection"),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=1200),
+)
+_FIG3C = AnalyticConfig(
+    name="coala-fig3c",
+    iterations=4000,
+    agents=AnalyticSettings(p_naive=0.25),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
+)
+_FIG3C_META = replace(
+    _FIG3C, name="coala-fig3c-meta-only", agents=replace(_FIG3C.agents, p_naive=0.0)
+)
+_LOLA_WEIGHTS = {1: 1.0, 2: 1.0, 3: 0.75, 10: 0.6, 20: 0.4}
+"""Figure 4C: weight of the LOLA term by number of look-aheads."""
+
+
+def _lola(look_aheads: int, weight: float, name: str) -> AnalyticConfig:
+    # The paper takes η = 10 where the imagined learner makes one step.
+    rate = 10.0 if look_aheads == 1 else 5.0
+    return AnalyticConfig(
+        name=name,
+        agents=AnalyticSettings(
+            rule="lola_dice", look_aheads=look_aheads, naive_rate=rate, lola_weight=weight
+        ),
+        iterations=6000,
+    )
+
+
+_FIG4A = [_lola(n, 1.0, f"coala-fig4a-{n}") for n in _LOLA_WEIGHTS]
+_FIG4C = [_lola(n, w, f"coala-fig4c-{n}") for n, w in _LOLA_WEIGHTS.items() if w < 1]
+
+# Embedded Bayesian agents. Spec sections 11.4 to 11.7.
+
+_TWIN = EmbeddedConfig(name="mupi-twin")
+_HALF_DEFECT = EmbeddedConfig(
+    name="mupi-half-defect",
+    policies="half_defect",
+    alphas=(0.30, 1 / 3, 0.34, 0.35, 0.40, 0.50, 0.51),
+)
+_STAG_HUNT = EmbeddedConfig(name="mupi-stag-hunt", game="stag_hunt")
+
+Preset = TypeVar("Preset", SocialConfig, AnalyticConfig, EmbeddedConfig)
+_ALL = (
+    *(_SMOKE, _SHAPING_TABULAR, _MIXED_TABULAR, _SHAPING_HAWK_LAPTOP, _SHAPING_PAPER, _MIXED_PAPER),
+    *(_CLEANUP_SMOKE, _CLEANUP_SHAPING, _CLEANUP_MIXED),
+    *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, *_FIG4A, *_FIG4C),
+    *(_TWIN, _HALF_DEFECT, _STAG_HUNT),
+)
+PRESETS: dict[str, SocialConfig | AnalyticConfig | EmbeddedConfig] = {c.name: c for c in _ALL}
+
+
+def get(name: str, kind: type[Preset]) -> Preset:
+    """The preset called `name`, a config of class `kind`. Raises `UserError` with the nearest right name."""
+    allowed = names(kind)
+    preset = PRESETS.get(name)
+    if isinstance(preset, kind):
+        return preset
+    raise UserError(
+        f"unknown preset '{name}'; did you mean '{nearest(name, allowed)}'? allowed: {', '.join(allowed)}"
+    )
+
+
+def names(kind: type) -> tuple[str, ...]:
+    """All presets of class `kind`."""
+    return tuple(name for name, preset in PRESETS.items() if isinstance(preset, kind))

@@ -1,0 +1,10 @@
+"""Runs of learning-aware agents: what a config names, run directories, evaluation, the command line.
+
+config.py      every setting
+build.py       games, policies and learners that a config names; checks
+hawk.py        long-context policy on the Hawk mixer
+pipeline.py    training runs: pools and the analytical game
+evaluate.py    per-inner-episode curves, cooperation per state
+embedded.py    embedded Bayesian agents, exact tables
+commands.py    `internal-rl social train|evaluate|analytic|embedded`
+"""

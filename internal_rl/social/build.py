@@ -1,0 +1,130 @@
+"""From configs to games, policies and learners, with one clear `UserError` for the first wrong field."""
+
+import math
+
+from agents.learning_aware import analytic, naive, population
+from agents.learning_aware.naive import NaiveLearner
+from agents.learning_aware.policies import Policy, tabular, tabular_by_episode
+from agents.learning_aware.shaping import check_context
+from envs.social.cleanup import CleanUp
+from envs.social.game import SocialGame
+from envs.social.matrix import GAMES, IteratedMatrixGame, payoffs_by_name
+from internal_rl.errors import UserError, nearest
+from internal_rl.runs.config_io import config_from_json, config_to_json
+from internal_rl.runs.loop import check_steps
+from internal_rl.social.config import (
+    AnalyticConfig,
+    EmbeddedConfig,
+    GameConfig,
+    NaiveConfig,
+    PolicyConfig,
+    SocialConfig,
+)
+from internal_rl.social.hawk import hawk_policy
+
+
+def make_game(cfg: GameConfig) -> SocialGame:
+    """The game of `cfg`. Raises `UserError` for an unknown name or an impossible length."""
+    if cfg.name == "cleanup":
+        return _checked("game", lambda: CleanUp(episode_length=cfg.episode_length))
+    if cfg.name not in GAMES:
+        allowed = (*GAMES, "cleanup")
+        raise UserError(
+            f"game.name is '{cfg.name}'; did you mean '{nearest(cfg.name, allowed)}'? allowed: {', '.join(allowed)}"
+        )
+    payoffs = payoffs_by_name(cfg.name)
+    return _checked("game", lambda: IteratedMatrixGame(payoffs, cfg.episode_length))
+
+
+def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Policy:
+    """The policy of `cfg` for `game`. Raises `UserError` if they do not fit."""
+    if cfg.kind == "hawk":
+        for name in ("width", "mlp_width", "lru_blocks", "depth"):
+            if getattr(cfg, name) < 1:
+                raise UserError(f"policy.{name} is {getattr(cfg, name)}; allowed: at least 1")
+        if cfg.width % cfg.lru_blocks:
+            raise UserError(
+                f"policy.width is {cfg.width}; allowed: multiples of policy.lru_blocks ({cfg.lru_blocks})"
+            )
+        return hawk_policy(cfg, game)
+    if not game.num_observations:
+        raise UserError(
+            f"policy.kind is '{cfg.kind}'; allowed in a game whose observation is no single integer: hawk"
+        )
+    sizes = (game.num_observations, game.num_actions)
+    start = {"initial_logit": cfg.initial_logit, "noise": cfg.noise}
+    if cfg.kind == "tabular":
+        return tabular(*sizes, **start, value_scale=1.0 if cfg.critic else 0.0)
+    return tabular_by_episode(*sizes, game.episode_length, inner_episodes, **start)
+
+
+def make_learner(cfg: NaiveConfig, game: SocialGame) -> NaiveLearner:
+    """The naive learner of `cfg`. Raises `UserError` for an unknown rule."""
+    if cfg.policy.kind == "tabular_by_episode":
+        raise UserError(
+            "naive.policy.kind is 'tabular_by_episode'; allowed: tabular, hawk (naive agents know no inner episode)"
+        )
+    policy = make_policy(cfg.policy, game, 1)
+    match cfg.rule:
+        case "policy_gradient":
+            return naive.policy_gradient(policy, cfg.policy_gradient)
+        case "actor_critic":
+            return _checked(
+                "naive.actor_critic", lambda: naive.actor_critic(policy, cfg.actor_critic)
+            )
+        case "frozen":
+            return naive.frozen(policy)
+    allowed = ("policy_gradient", "actor_critic", "frozen")
+    raise UserError(
+        f"naive.rule is '{cfg.rule}'; did you mean '{nearest(cfg.rule, allowed)}'? allowed: {', '.join(allowed)}"
+    )
+
+
+def validate_social(config: SocialConfig) -> None:
+    """Raise `UserError` unless a pool can be trained with `config`."""
+    _check_types(config)
+    game = make_game(config.game)
+    _checked("pool", lambda: population.check_pool(config.pool, game))
+    policy = make_policy(config.policy, game, config.pool.inner_episodes)
+    _checked("pool", lambda: check_context(policy, game.episode_length, config.pool.inner_episodes))
+    make_learner(config.naive, game)
+    if config.pool.dynamic_naive and config.naive.policy != config.policy:
+        raise UserError(
+            "pool.dynamic_naive is True with two kinds of policies; allowed: naive.policy equal to policy"
+        )
+    check_steps("iterations", config.iterations, config.runtime)
+
+
+def validate_analytic(config: AnalyticConfig) -> None:
+    """Raise `UserError` unless the analytical game can be run with `config`."""
+    _check_types(config)
+    _checked("agents", lambda: analytic.check(config.agents))
+    check_steps("iterations", config.iterations, config.runtime)
+
+
+def validate_embedded(config: EmbeddedConfig) -> None:
+    """Raise `UserError` unless the Bayesian agents can play with `config`."""
+    _check_types(config)
+    two_actions = [name for name, payoffs in GAMES.items() if len(payoffs[0]) == 2]
+    if config.game not in two_actions:
+        raise UserError(f"game is '{config.game}'; allowed: {', '.join(two_actions)}")
+    for alpha in config.alphas:
+        if not 0 <= alpha <= 1 or math.isnan(alpha):
+            raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")
+    if not 1 <= config.rounds <= 60:
+        raise UserError(f"rounds is {config.rounds}; allowed: 1 to 60")
+
+
+def _check_types(config) -> None:
+    # The strict reader checks types and choices; it also sees configs made in Python.
+    config_from_json(config_to_json(config), type(config), source="config")
+    seed = getattr(config, "seed", 0)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}; allowed: 0 to 4294967295 (32 bits)")
+
+
+def _checked(prefix: str, make):
+    try:
+        return make()
+    except ValueError as error:
+        raise UserError(f"{prefix}: {error}") from None

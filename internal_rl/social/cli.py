@@ -1,0 +1,226 @@
+"""`internal-rl social train|analytic|evaluate|embedded`.
+
+A preset (--preset) is a complete config; further flags change single fields.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from agents.learning_aware.analytic import AnalyticSettings
+from agents.learning_aware.population import PoolSettings
+from configs import social as presets
+from internal_rl.cli import RunFlags
+from internal_rl.config import RuntimeConfig
+from internal_rl.errors import UserError, nearest
+from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.social.config import (
+    AnalyticConfig,
+    EmbeddedConfig,
+    GameConfig,
+    NaiveConfig,
+    PolicyConfig,
+    SocialConfig,
+)
+
+
+@dataclass
+class Train(RunFlags):
+    """Train a pool of meta agents against naive learners and each other in a sampled game."""
+
+    preset: str = "ipd-mixed-tabular"
+    """Named config to start from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 0
+    """Meta updates."""
+    game: GameConfig = field(default_factory=GameConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    naive: NaiveConfig = field(default_factory=NaiveConfig)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass
+class Analytic(RunFlags):
+    """Train memory-1 agents with exact gradients in the analytical prisoner's dilemma."""
+
+    preset: str = "coala-fig3c"
+    """Named config to start from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 0
+    """Meta updates."""
+    agents: AnalyticSettings = field(default_factory=AnalyticSettings)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+@dataclass
+class Evaluate:
+    """Reward per inner episode and cooperation per state of a trained run, with intervals over seeds."""
+
+    run: Path
+    """Run of `social train` or `social analytic`."""
+    output: Path | None = None
+    """JSON file to write; default: evaluation.json inside --run."""
+    overwrite: bool = False
+    """Replace an existing output file."""
+    episodes: int = 8
+    """Sampled games: meta-episodes per agent and kind of co-player. Analytical game: fresh naive learners."""
+    naive_updates: int = 400
+    """Analytical game: updates of a fresh naive learner against the frozen agents."""
+    seed: int = 0
+    """Seed of the evaluation."""
+
+
+@dataclass
+class Embedded:
+    """Embedded Bayesian agents against twins, exactly: play, beliefs and closed form side by side."""
+
+    preset: str = "mupi-twin"
+    """Named config to start from."""
+    game: str = ""
+    """A two-player, two-action game."""
+    alphas: tuple[float, ...] = ()
+    """Prior weights of "the other runs my own policy"."""
+    policies: Literal["open_loop", "half_defect"] = "open_loop"
+    """All action sequences uniformly, or half of the mass on always-defect."""
+    rounds: int = 0
+    """Rounds played."""
+    output: Path | None = None
+    """JSON file to write."""
+    overwrite: bool = False
+    """Replace an existing output file."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """`argv` without `social`; returns the exit code. Raises UserError for the user's mistakes."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    name, rest = argv[0], list(argv[1:])
+    if name not in COMMANDS:
+        raise UserError(
+            f"unknown command 'social {name}'; did you mean '{nearest(name, COMMANDS)}'? "
+            f"allowed: {', '.join(COMMANDS)}"
+        )
+    try:
+        args = parse(name, rest)
+    except SystemExit as stop:  # tyro has printed help or what is wrong with the flags
+        return int(stop.code or 0)
+    enable_compilation_cache()
+    COMMANDS[name][1](args)
+    return 0
+
+
+def usage() -> str:
+    """Help of the family."""
+    lines = ["usage: internal-rl social COMMAND [flags]", ""]
+    lines += [f"  {n:9} {(c.__doc__ or '').splitlines()[0]}" for n, (c, _) in COMMANDS.items()]
+    lines.append("")
+    for name, kind in _KINDS.items():
+        lines.append(f"presets of {name}: {', '.join(presets.names(kind))}")
+    return "\n".join(lines)
+
+
+def parse(name: str, argv: Sequence[str]) -> Any:
+    """Flags of one command, with the defaults of the named preset."""
+    from internal_rl.cli import _flag
+
+    command, _ = COMMANDS[name]
+    values: dict[str, Any] = {}
+    if name in _KINDS:
+        chosen = _flag(argv, "preset") or command.preset
+        config = presets.get(chosen, _KINDS[name])
+        fields = (f.name for f in dataclasses.fields(command))
+        values = {n: getattr(config, n) for n in fields if hasattr(config, n)} | {"preset": chosen}
+    if name != "embedded":
+        values["run"] = tyro.MISSING
+    return tyro.cli(
+        command,
+        prog=f"internal-rl social {name}",
+        args=list(argv),
+        default=command(**values),
+        description=command.__doc__,
+    )
+
+
+def resolve(args: Train | Analytic | Embedded) -> Any:
+    """The config that the flags describe."""
+    kind = _KINDS[type(args).__name__.lower()]
+    names = {f.name for f in dataclasses.fields(kind)} - {"name"}
+    chosen = {n: getattr(args, n) for n in names}
+    return dataclasses.replace(presets.get(args.preset, kind), **chosen)
+
+
+def _train(args: Train) -> None:
+    from internal_rl.social.pipeline import run_social
+
+    run = run_social(resolve(args), args.run, **_flags(args))
+    print(f"social train: done, in {run.path}")
+
+
+def _analytic(args: Analytic) -> None:
+    from internal_rl.social.pipeline import run_analytic
+
+    run = run_analytic(resolve(args), args.run, **_flags(args))
+    print(f"social analytic: done, in {run.path}")
+
+
+def _evaluate(args: Evaluate) -> None:
+    from internal_rl.runs.run_dir import open_run
+    from internal_rl.social.evaluate import draw_run, evaluate_run
+
+    run = open_run(args.run)
+    output = args.output or run.path / "evaluation.json"
+    _refuse_overwrite(output, args.overwrite)
+    result = evaluate_run(
+        run, episodes=args.episodes, naive_updates=args.naive_updates, seed=args.seed
+    )
+    _report(result, output)
+    for path in draw_run(run, result, run.figures_dir):
+        print(path)
+
+
+def _embedded(args: Embedded) -> None:
+    from internal_rl.social.embedded import embedded_report
+
+    if args.output is not None:
+        _refuse_overwrite(args.output, args.overwrite)
+    _report(embedded_report(resolve(args)), args.output)
+
+
+def _report(result: dict, output: Path | None) -> None:
+    from internal_rl.runs.run_dir import write_json
+
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, result)
+    print(json.dumps(result, indent=2))
+
+
+def _refuse_overwrite(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another name, or pass --overwrite to replace it")
+
+
+def _flags(args: RunFlags) -> dict:
+    return {n: getattr(args, n) for n in ("seeds", "resume", "overwrite", "progress")}
+
+
+_KINDS: dict[str, type] = {
+    "train": SocialConfig,
+    "analytic": AnalyticConfig,
+    "embedded": EmbeddedConfig,
+}
+COMMANDS: dict[str, tuple[type, Callable]] = {
+    "train": (Train, _train),
+    "analytic": (Analytic, _analytic),
+    "evaluate": (Evaluate, _evaluate),
+    "embedded": (Embedded, _embedded),
+}

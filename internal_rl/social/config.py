@@ -1,0 +1,110 @@
+"""Every setting of the learning-aware experiments, as frozen dataclasses. Presets are in `configs/social.py`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agents.learning_aware.analytic import AnalyticSettings
+from agents.learning_aware.naive import ActorCriticSettings, PolicyGradientSettings
+from agents.learning_aware.population import PoolSettings
+from internal_rl.config import RuntimeConfig
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """What is played in one inner episode."""
+
+    name: str = "prisoners_dilemma"
+    """A two-player matrix game of envs.social.matrix (prisoners_dilemma, stag_hunt, chicken, …), or cleanup."""
+    episode_length: int = 10
+    """T: steps of one inner episode."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy network or table."""
+
+    kind: Literal["tabular", "tabular_by_episode", "hawk"] = "tabular"
+    """tabular: one table over the last joint action. tabular_by_episode: one per inner episode. hawk: recurrent, with the
+    whole history as context."""
+    initial_logit: float = 0.0
+    """Tables: mean of the initial logits of cooperation."""
+    noise: float = 0.0
+    """Tables: standard deviation of the initial logits."""
+    critic: bool = False
+    """Tables (kind tabular): add a table of values."""
+    width: int = 32
+    """Hawk: width of the residual stream and of the recurrence."""
+    mlp_width: int = 32
+    """Hawk: hidden width of the MLP."""
+    lru_blocks: int = 2
+    """Hawk: gate blocks (the paper: heads)."""
+    depth: int = 1
+    """Hawk: residual blocks."""
+    init_scale: float = 1.0
+    """Hawk: variance scaling of the matrices; both read-outs start at zero. Not given in the paper."""
+
+
+@dataclass(frozen=True)
+class NaiveConfig:
+    """The naive co-players of a pool."""
+
+    rule: Literal["policy_gradient", "actor_critic", "frozen"] = "policy_gradient"
+    """actor_critic is A2C, and PPO with more than one epoch; frozen never learns."""
+    policy: PolicyConfig = PolicyConfig()
+    """Its network; the paper gives it that of the meta agents."""
+    policy_gradient: PolicyGradientSettings = field(default_factory=PolicyGradientSettings)
+    """Settings of the rule policy_gradient."""
+    actor_critic: ActorCriticSettings = field(default_factory=ActorCriticSettings)
+    """Settings of the rule actor_critic."""
+
+
+@dataclass(frozen=True)
+class SocialConfig:
+    """A pool of meta agents in a sampled game (`internal-rl social train`)."""
+
+    name: str = "custom"
+    """Name of the preset it came from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 100
+    """Meta updates."""
+    game: GameConfig = GameConfig()
+    policy: PolicyConfig = PolicyConfig()
+    """Of the meta agents."""
+    naive: NaiveConfig = field(default_factory=NaiveConfig)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    runtime: RuntimeConfig = field(
+        default_factory=lambda: RuntimeConfig(log_every=10, checkpoint_every=100)
+    )
+
+
+@dataclass(frozen=True)
+class AnalyticConfig:
+    """Memory-1 agents with exact gradients (`internal-rl social analytic`)."""
+
+    name: str = "custom"
+    """Name of the preset it came from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 6000
+    """Meta updates."""
+    agents: AnalyticSettings = field(default_factory=AnalyticSettings)
+    runtime: RuntimeConfig = field(
+        default_factory=lambda: RuntimeConfig(log_every=100, checkpoint_every=2000)
+    )
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """Embedded Bayesian agents in repeated two-player games (`internal-rl social embedded`)."""
+
+    name: str = "custom"
+    """Name of the preset it came from."""
+    game: str = "twin_dilemma"
+    """A two-player, two-action game of envs.social.matrix."""
+    alphas: tuple[float, ...] = (0.6, 0.5, 0.3, 0.1, 0.01, 0.001)
+    """Prior weights α of "the other runs my own policy"."""
+    policies: Literal["open_loop", "half_defect"] = "open_loop"
+    """open_loop: all action sequences, uniform. half_defect: half of the mass on always-defect, the rest as before."""
+    rounds: int = 12
+    """Rounds played."""

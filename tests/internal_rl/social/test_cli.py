@@ -1,0 +1,121 @@
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import social as presets
+from internal_rl.cli import main
+from internal_rl.social import cli
+from internal_rl.social.build import validate_analytic, validate_embedded, validate_social
+from internal_rl.social.config import AnalyticConfig, EmbeddedConfig, SocialConfig
+
+ROOT = Path(__file__).parents[3]
+QUICK = ("--no-progress",)
+
+
+def lines(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_preset_is_valid():
+    for name, preset in presets.PRESETS.items():
+        assert preset.name == name
+        check = {
+            SocialConfig: validate_social,
+            AnalyticConfig: validate_analytic,
+            EmbeddedConfig: validate_embedded,
+        }[type(preset)]
+        check(preset)
+
+
+def test_train_resume_and_evaluate(tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ("--preset", "social-smoke", "--run", str(run), *QUICK)
+    assert main(["social", "train", *flags, "--seeds", "2", "--runtime.checkpoint-every", "2"]) == 0
+    whole = lines(run)
+    assert len(whole) == 2
+    assert np.shape(whole[-1]["meta/ego_reward"]) == (2,)
+    # Back to the first checkpoint, and on from there: the same numbers.
+    (run / "checkpoints" / "4" / "manifest.json").unlink()
+    assert main(["social", "train", *flags, "--resume"]) == 0
+    assert lines(run) == whole
+    assert main(["social", "evaluate", "--run", str(run), "--episodes", "2"]) == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    assert np.shape(result["by_inner_episode"]["naive"]["ego"]) == (2, 3)
+    assert len(result["reward"]["meta"]["ego"]["seeds"]) == 2
+    assert (run / "figures" / "inner_episodes.png").stat().st_size > 5000
+    capsys.readouterr()
+    assert main(["social", "evaluate", "--run", str(run)]) == 2
+    assert "exists; choose another name" in capsys.readouterr().err
+
+
+def test_analytic(tmp_path):
+    run = tmp_path / "run"
+    command = ["social", "analytic", "--preset", "analytic-smoke", "--run", str(run), *QUICK]
+    assert main([*command, "--seeds", "2"]) == 0
+    assert main(["social", "evaluate", "--run", str(run), "--naive-updates", "3"]) == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    assert len(result["mutual_reward"]["seeds"]) == 2
+    assert 0 <= result["cooperation"]["DC"]["median"] <= 1
+
+
+def test_embedded(tmp_path, capsys):
+    output = tmp_path / "twins.json"
+    flags = ("--alphas", "0.6", "0.1", "--rounds", "6", "--output", str(output))
+    assert main(["social", "embedded", *flags]) == 0
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["embedded"] for row in rows] == ["CCCCCC", "DDDDCC"]
+    assert [row["closed_form"] for row in rows] == ["CCCCCC", "DDDDCC"]
+    assert {row["decoupled"] for row in rows} == {"DDDDDD"}
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --game.name stag", "did you mean 'stag_hunt'"),
+        ("train --pool.p-naive 0.7", "p_naive + p_meta is 0.7 + 0.75 = 1.45; allowed: 1"),
+        ("train --pool.estimator coala_pg", "estimator is 'coala_pg'; allowed: coala"),
+        ("train --game.name cleanup", "policy.kind is 'tabular'; allowed in a game"),
+        (
+            "train --policy.kind tabular_by_episode --naive.policy.kind tabular_by_episode",
+            "naive.policy.kind is 'tabular_by_episode'",
+        ),
+        ("train --iterations 7", "iterations is 7; allowed: a positive multiple of"),
+        ("train --preset coala-fig3a", "unknown preset 'coala-fig3a'; did you mean"),
+        ("analytic --agents.discount 1", "discount is 1.0; allowed: in [0, 1)"),
+        ("learn", "unknown command 'social learn'; did you mean"),
+    ],
+)
+def test_mistakes_end_in_one_line(command, message, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["social", *command.split()]
+    words += ["--run", str(run)] if words[1] != "learn" else []
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not run.exists()
+
+
+def test_bad_alphas(capsys):
+    assert main(["social", "embedded", "--alphas", "1.5"]) == 2
+    assert "alphas holds 1.5; allowed: numbers in [0, 1]" in capsys.readouterr().err
+
+
+def commands():
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for line in page.read_text().splitlines():
+            if line.startswith("internal-rl social "):
+                yield page.name, line
+
+
+def test_documented_commands_parse():
+    found = list(commands())
+    assert found
+    for page, line in found:
+        name, *flags = shlex.split(line)[2:]
+        assert name in cli.COMMANDS, f"{page}: {line}"
+        cli.parse(name, flags)
