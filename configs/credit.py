@@ -5,7 +5,7 @@ learning rates. Key-to-door lengths are the repository's (the paper's L plus 3).
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from agents.credit import METHODS, CreditConfig, FeatureConfig, TrainConfig
 from internal_rl.config import RuntimeConfig
@@ -77,7 +77,7 @@ _INTERLEAVING_FEATURES = FeatureConfig(
 )
 
 
-def credit(method: str, kind: str, model: Literal["learned", "exact"] = "learned") -> CreditConfig:
+def credit(method: str, kind: str, model: str = "learned") -> CreditConfig:
     """The tuned settings of a method in a kind of world."""
     if method not in METHODS:
         raise UserError(
@@ -93,9 +93,10 @@ def credit(method: str, kind: str, model: Literal["learned", "exact"] = "learned
         exact = _INTERLEAVING_EXACT if interleaving else _KEY_TO_DOOR_EXACT
         policy_rate = exact.get(method, policy_rate)
     any_method: Any = method
+    any_model: Any = model
     return CreditConfig(
         method=any_method,
-        model=model,
+        model=any_model,
         policy_rate=policy_rate,
         model_rate=model_rate,
         trace=trace,
@@ -206,9 +207,7 @@ PRESETS: dict[str, CreditRunConfig] = {
 _SWITCH_FEATURES = FeatureConfig(burn_in=500, steps=10_000)
 
 
-def get(
-    preset: str, method: str | None = None, model: Literal["learned", "exact"] | None = None
-) -> CreditRunConfig:
+def get(preset: str, method: str | None = None, model: str | None = None) -> CreditRunConfig:
     """A preset with the settings that its figure uses for `method`.
 
     Raises `UserError` with the nearest right name for an unknown preset or method.

@@ -12,6 +12,8 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from envs import adapter
+from envs.credit.enumeration import Paths
+from envs.credit.mdp import FiniteMDP
 
 LogPolicy = Callable[[Float[Array, "*b D"]], Float[Array, "*b A"]]
 """Observations to normalised log-probabilities of the acting policy."""
@@ -103,3 +105,16 @@ def rollouts(
     """`batch` independent episodes; every array gets a leading axis [B]."""
     keys = jax.random.split(key, batch)
     return jax.vmap(lambda k: rollout(env, params, log_policy, k, horizon))(keys)
+
+
+def from_paths(mdp: FiniteMDP, paths: Paths, policy: Float[Array, "S A"]) -> Trajectory:
+    """Enumerated paths as a batch of trajectories acted by `policy`."""
+    states, done = jnp.asarray(paths.states), jnp.asarray(paths.done)
+    return Trajectory(
+        obs=jnp.asarray(mdp.observations)[states],
+        action=jnp.asarray(paths.actions),
+        reward=jnp.asarray(paths.rewards, policy.dtype),
+        log_policy=jnp.log(policy)[states[:, :-1]],
+        done=done,
+        terminated=~done[:, :-1] & done[:, 1:],
+    )

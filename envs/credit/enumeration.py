@@ -46,24 +46,22 @@ def enumerate_paths(mdp: FiniteMDP) -> Paths:
     Raises:
         ValueError: there are more than 200,000.
     """
-    transition, reward_probs = np.asarray(mdp.transition), np.asarray(mdp.reward_probs)
     terminal, start = np.asarray(mdp.terminal), np.asarray(mdp.start)
     values = np.asarray(mdp.reward_values)
+    branches = [_branches(mdp, s) for s in range(mdp.num_states)]
+    count = np.array([len(rows) for rows, _ in branches])
     # One row per path: its state now, its weight, and its past.
     states = np.flatnonzero(start > 0)
     weight = start[states]
     past_states, past_actions, past_rewards = [states[:, None]], [], []
     for _ in range(mdp.horizon):
-        joint = weight[:, None, None, None] * np.einsum(
-            "nar,nas->nars", reward_probs[states], transition[states]
-        )
-        # In a terminal state the action changes nothing: keep one of them.
-        joint[terminal[states], 1:] = 0.0
-        row, action, reward, after = np.nonzero(joint)
-        if len(row) > _MAX_PATHS:
+        if count[states].sum() > _MAX_PATHS:
             raise ValueError(f"more than {_MAX_PATHS} trajectories; enumeration needs fewer")
-        weight, states = joint[row, action, reward, after], after
-        past_states = [p[row] for p in past_states] + [after[:, None]]
+        row = np.repeat(np.arange(len(states)), count[states])
+        chosen = np.concatenate([branches[s][0] for s in states])
+        weight = weight[row] * np.concatenate([branches[s][1] for s in states])
+        action, reward, states = chosen.T
+        past_states = [p[row] for p in past_states] + [states[:, None]]
         past_actions = [p[row] for p in past_actions] + [action[:, None]]
         past_rewards = [p[row] for p in past_rewards] + [values[reward][:, None]]
     path_states = np.concatenate(past_states, axis=1)
@@ -74,3 +72,15 @@ def enumerate_paths(mdp: FiniteMDP) -> Paths:
         done=terminal[path_states],
         weight=weight,
     )
+
+
+def _branches(mdp: FiniteMDP, state: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (action, reward index, next state) that can follow on a state, and their weights."""
+    joint = np.einsum(
+        "ar,as->ars",
+        np.asarray(mdp.reward_probs)[state],
+        np.asarray(mdp.transition)[state],
+    )
+    if mdp.terminal[state]:
+        joint[1:] = 0.0  # the action changes nothing any more: keep one of them
+    return np.argwhere(joint > 0), joint[joint > 0]

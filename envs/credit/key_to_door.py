@@ -213,7 +213,7 @@ class KeyToDoor(environment.Environment[KeyToDoorState, KeyToDoorParams]):
     def reward_values(self, params: KeyToDoorParams) -> tuple[float, ...]:
         """Every reward that may occur; values of probability zero are listed too."""
         return unique_rewards(
-            [*np.asarray(params.distractor_values), *np.asarray(params.treasure_values)]
+            np.concatenate([params.distractor_values, params.treasure_values]).tolist()
         )
 
     def model(self, params: KeyToDoorParams) -> Model:
@@ -272,7 +272,7 @@ def _draw(key: Array, values: Array, logits: Array, happens: Array) -> Array:
 
 
 def _distribution(values: Array, logits: Array) -> list[tuple[float, float]]:
-    logits_ = np.asarray(logits, np.float64)
-    weights = np.exp(logits_ - logits_.max())
-    probs = weights / weights.sum()
-    return [(float(p), float(v)) for p, v in zip(probs, np.asarray(values), strict=True) if p > 0]
+    scaled = np.asarray(logits, np.float64)
+    weights = np.exp(scaled - scaled.max())
+    probs = (weights / weights.sum()).tolist()
+    return [(p, v) for p, v in zip(probs, np.asarray(values).tolist(), strict=True) if p > 0]

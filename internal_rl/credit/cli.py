@@ -121,7 +121,7 @@ def parse(name: str, argv: Sequence[str]) -> Choice:
     command, _ = COMMANDS[name]
     preset = _flag(argv, "preset") or ("cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET)
     method, model = _flag(argv, "method"), _flag(argv, "model")
-    config = presets.get(preset, method, model)  # pyright: ignore[reportArgumentType]
+    config = presets.get(preset, method, model)
     values = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(command)

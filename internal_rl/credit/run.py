@@ -42,7 +42,7 @@ def run_train(
     """Train one estimator; evaluation of `train.eval_episodes` episodes at every log line."""
     run, config, seeds = _open("credit-train", config, path, seeds, resume, overwrite)
     built = build_world(config.world)
-    model, policy = _model(config.credit, built), _policy(config, built)
+    model, policy = build_model(config.credit, built), build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
     state = _start(config, init, seeds)
     if config.credit.method == "cocoa_feature" and config.credit.model == "learned" and not resume:
@@ -81,7 +81,7 @@ def run_shadow(
     built = build_world(config.world)
     mdp = tables(built).astype(jnp.float32)
     models = shadow_models(config, built)
-    policy = _policy(config, built)
+    policy = build_policy(config, built)
     together = parallel_model(models, "main")
     init = make_init(config.train, policy, together, config.credit.policy_rate)
     state = _start(config, init, seeds)
@@ -120,19 +120,20 @@ def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, Credi
     """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`."""
     from configs.credit import shadow_credit
 
-    models = {"main": _model(config.credit, built)}
+    models = {"main": build_model(config.credit, built)}
     for name in config.shadow.methods:
         credit = dataclasses.replace(
             shadow_credit(name, config.world.kind), features=config.credit.features
         )
-        models[name] = _model(credit, built)
+        models[name] = build_model(credit, built)
     for name in config.shadow.exact_methods:
         exact = dataclasses.replace(config.credit, method=name, model="exact")
-        models[f"exact_{name}"] = _model(exact, built)
+        models[f"exact_{name}"] = build_model(exact, built)
     return models
 
 
-def _model(credit: CreditConfig, built: BuiltWorld) -> CreditModel:
+def build_model(credit: CreditConfig, built: BuiltWorld) -> CreditModel:
+    """The credit model of a config in a world; exact ones work in float32 while training."""
     mdp = tables(built).astype(jnp.float32) if credit.model == "exact" else None
     # A placeholder of the right shape: the features are trained on each seed's own data.
     blank = features_init(
@@ -145,7 +146,8 @@ def _model(credit: CreditConfig, built: BuiltWorld) -> CreditModel:
     return make_model(credit, built.spec, mdp, blank)
 
 
-def _policy(config: CreditRunConfig, built: BuiltWorld) -> Policy:
+def build_policy(config: CreditRunConfig, built: BuiltWorld) -> Policy:
+    """The policy network of a config."""
     spec = built.spec
     return mlp_policy(spec.obs_dim, spec.num_actions, config.train.policy_width)
 

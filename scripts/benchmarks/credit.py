@@ -1,0 +1,111 @@
+"""Time and memory of one training batch of every estimator, against the length of an episode.
+
+A batch is what training does: 8 episodes of key-to-door, an update of the credit model, tables, a
+policy step. Memory is what XLA reserves for the program besides its arguments.
+"""
+
+import json
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from agents.credit.train import make_init, make_update
+from configs import credit as presets
+from internal_rl.credit.run import build_model, build_policy
+from internal_rl.credit.world import build_world
+
+METHODS = (
+    "reinforce",
+    "advantage",
+    "q_critic",
+    "trajectory_cv",
+    "hca_return",
+    "cocoa_reward",
+    "cocoa_feature",
+    "hca_plus",
+)
+
+
+def _program(length: int, method: str, model: Any, seeds: int, batches: int) -> tuple[Any, Any]:
+    config = presets.get("cocoa-length-23", method, model)
+    door = config.world.key_to_door.__class__(length=length)
+    world = build_world(config.world.__class__(key_to_door=door))
+    credit, policy = build_model(config.credit, world), build_policy(config, world)
+    rate = config.credit.policy_rate
+    init = make_init(config.train, policy, credit, rate)
+    update = make_update(config.train, world.world, policy, credit, rate)
+    states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), seeds))
+
+    def run(states: Any) -> Any:
+        step = lambda s, _: (jax.vmap(update)(s)[0], None)  # noqa: E731
+        return jax.lax.scan(step, states, None, length=batches)[0]
+
+    return jax.jit(run).lower(states).compile(), states
+
+
+def main(
+    lengths: tuple[int, ...] = (23, 43, 63, 83, 103),
+    methods: tuple[str, ...] = METHODS,
+    exact_methods: tuple[str, ...] = ("q_critic", "cocoa_reward"),
+    seeds: int = 10,
+    batches: int = 5,
+    repeats: int = 3,
+    output: Path | None = None,
+) -> None:
+    """Milliseconds and MiB of one training batch, for one seed and for several vmapped.
+
+    Args:
+        lengths: of key-to-door.
+        methods: estimators with learned models.
+        exact_methods: estimators with exact models.
+        seeds: seeds that are vmapped in the second column.
+        batches: training batches per repeat, in one program.
+        repeats: the median of these is printed.
+        output: also write all numbers to this JSON file.
+    """
+    for name, values in (("lengths", lengths), ("batches", [batches]), ("repeats", [repeats])):
+        if not values or min(values) < 1:
+            raise ValueError(f"{name}={values}: allowed are positive numbers")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    print(f"{'':26}{'length':>7}{'1 seed ms':>11}{f'{seeds} seeds ms':>13}{'ratio':>7}{'MiB':>8}")
+    rows = []
+    for method, model in [(m, "learned") for m in methods] + [(m, "exact") for m in exact_methods]:
+        own = []
+        for length in lengths:
+            row: dict[str, Any] = {"method": method, "model": model, "length": length}
+            for count in (1, seeds):
+                run, states = _program(length, method, model, count, batches)
+                row[f"ms_{count}"] = _milliseconds(run, states, batches, repeats)
+                memory = run.memory_analysis()
+                row[f"mib_{count}"] = memory.temp_size_in_bytes / 2**20 if memory else math.nan
+            row["ratio"] = row[f"ms_{seeds}"] / row["ms_1"]
+            own.append(row)
+            print(
+                f"{method + ' ' + model:26}{length:7}{row['ms_1']:11.2f}{row[f'ms_{seeds}']:13.2f}"
+                f"{row['ratio']:7.1f}{row['mib_1']:8.1f}",
+                flush=True,
+            )
+        if len(own) > 1:
+            first, last = own[0], own[-1]
+            growth = math.log(last["ms_1"] / first["ms_1"]) / math.log(
+                last["length"] / first["length"]
+            )
+            print(f"{'':26}time grows as length^{growth:.1f}")
+        rows += own
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(rows, indent=2))
+
+
+def _milliseconds(run: Any, states: Any, batches: int, repeats: int) -> float:
+    states = jax.block_until_ready(run(states))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        states = jax.block_until_ready(run(states))
+        times.append(1e3 * (time.perf_counter() - start) / batches)
+    return statistics.median(times)

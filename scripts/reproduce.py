@@ -1,0 +1,13 @@
+"""Figures of the papers: `python scripts/reproduce.py cocoa-fig3 --help`.
+
+Each sub-command is a function in one module of scripts/reproductions/; it trains what is missing,
+then draws ours beside the paper's digitised values.
+"""
+
+import tyro
+from reproductions import cocoa
+
+SUBCOMMANDS = {**cocoa.SUBCOMMANDS}
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)

@@ -1,0 +1,51 @@
+"""Enumerated paths as trajectories, and moments of gradients over them."""
+
+import jax
+import jax.numpy as jnp
+
+from agents.credit import estimators
+from agents.credit.trajectory import from_paths
+from envs.credit.enumeration import enumerate_paths
+
+
+def trajectories(mdp, policy, size=1296):
+    """Every trajectory [N, ...], its states [N, T] and its probability [N].
+
+    Padded to `size` with repetitions of the first path, of probability zero, so that random MDPs
+    share one compiled program.
+    """
+    paths = enumerate_paths(mdp)
+    batch, probability = from_paths(mdp, paths, policy), paths.probability(policy)
+    states = jnp.asarray(paths.states)[:, :-1]
+    missing = max(size - len(probability), 0)
+    pad = lambda x: jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)])  # noqa: E731
+    batch, states = jax.tree.map(pad, (batch, states))
+    return batch, states, jnp.pad(probability, (0, missing))
+
+
+def gradients(logits, batch, states, tables, first_only=False):
+    """Gradient of tabular logits [N, S, A] of every path, from tables [N, T, A]."""
+
+    def one(trajectory, states, table):
+        weight = trajectory.alive
+        if first_only:
+            weight = weight.at[1:].set(0.0)
+
+        def objective(logits):
+            log_policy = jax.nn.log_softmax(logits)[states]
+            return estimators.all_actions_objective(log_policy, table, weight)
+
+        return jax.grad(objective)(logits)
+
+    return jax.vmap(one)(batch, states, tables)
+
+
+def mean(probability, x):
+    return jnp.tensordot(probability, x, axes=1)
+
+
+def covariance(probability, x):
+    """Covariance [P, P] of flattened gradients under the path probabilities."""
+    flat = x.reshape(x.shape[0], -1)
+    centred = flat - (probability @ flat)[None]
+    return jnp.einsum("n,np,nq->pq", probability, centred, centred)

@@ -1,0 +1,235 @@
+"""Learned coefficients: outcomes, masks, losses and what they converge to (spec 10.19 to 10.23)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from agents.credit import CreditConfig, WorldSpec, estimators, hindsight, make_model
+from agents.credit.features import distinct_transitions, features, train_features
+from agents.credit.networks import mixed_log_policy
+from agents.credit.targets import lambda_targets
+from agents.credit.trajectory import Trajectory
+from envs.credit import exact
+from tests.agents.credit.paths import trajectories
+from tests.envs.credit.mdps import random_logits, random_mdp, softmax
+
+
+def trajectory(reward, steps=5, actions=3, done_at=None, seed=0):
+    rng = np.random.default_rng(seed)
+    done_at = steps if done_at is None else done_at
+    logits = jnp.asarray(rng.normal(size=(steps, actions)), jnp.float32)
+    return Trajectory(
+        obs=jnp.asarray(rng.normal(size=(steps + 1, 4)), jnp.float32),
+        action=jnp.asarray(rng.integers(actions, size=steps), jnp.int32),
+        reward=jnp.asarray(reward, jnp.float32),
+        log_policy=jax.nn.log_softmax(logits),
+        done=jnp.arange(steps + 1) >= done_at,
+        terminated=jnp.arange(1, steps + 1) == done_at,
+    )
+
+
+def spec(values=(0.0, 1.0, 2.0)):
+    return WorldSpec(obs_dim=4, num_actions=3, reward_values=values)
+
+
+def test_pair_counts_and_masks():
+    t = trajectory([0.0, 1.0, 0.0, 2.0, 5.0], done_at=4)
+    outcomes = hindsight.reward_outcomes(t, jnp.array([1.0, 2.0, 5.0]))
+    counts = hindsight.pair_counts(t, outcomes, mask_zero_reward=True)
+    # By hand: later alive steps with reward 1, 2 and 5 (which comes after the end).
+    np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]])
+    every = hindsight.pair_counts(t, hindsight.state_outcomes(t), mask_zero_reward=False)
+    np.testing.assert_array_equal(every, np.triu(np.ones((5, 5)), 1) * [1, 1, 1, 1, 0])
+    masked = hindsight.pair_counts(t, hindsight.state_outcomes(t), mask_zero_reward=True)
+    np.testing.assert_array_equal(masked, np.triu(np.ones((5, 5)), 1) * [0, 1, 0, 1, 0])
+
+
+def test_losses_are_means_over_pairs():
+    t = trajectory([0.0, 1.0, 0.0, 2.0, 0.0])
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(5, 5, 3)), jnp.float32)
+    counts = hindsight.pair_counts(t, hindsight.state_outcomes(t), mask_zero_reward=True)
+    pairs = [(i, j) for i in range(5) for j in range(i + 1, 5) if t.reward[j] != 0]
+    policy = np.exp(t.log_policy)
+    sigmoid = lambda z: 1 / (1 + np.exp(-z))  # noqa: E731
+    entropy, contrast = 0.0, 0.0
+    for i, j in pairs:
+        h = policy[i] * np.exp(x[i, j])
+        entropy -= np.log(h[t.action[i]] / h.sum()) / len(pairs)
+        s = sigmoid(np.asarray(x[i, j]))
+        contrast -= (np.log(s[t.action[i]]) + policy[i] @ np.log(1 - s)) / len(pairs)
+    assert float(hindsight.classification_loss(x, t, counts)) == pytest.approx(entropy, rel=1e-5)
+    assert float(hindsight.contrastive_loss(x, t, counts)) == pytest.approx(contrast, rel=1e-5)
+    nothing = trajectory(np.zeros(5))
+    counts = hindsight.pair_counts(nothing, hindsight.state_outcomes(nothing), True)
+    loss, gradient = jax.value_and_grad(hindsight.classification_loss)(x, nothing, counts)
+    assert float(loss) == 0.0
+    assert np.abs(gradient).max() == 0.0
+
+
+def test_ratios():
+    t = trajectory(np.zeros(5))
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(5, 2, 3)) * 4, jnp.float32)
+    policy = np.exp(t.log_policy)[:, None]
+    ratio = hindsight.classification_ratio(x, t.log_policy)
+    np.testing.assert_allclose((policy * (ratio - 1)).sum(-1), 0, atol=1e-5)
+    clipped = hindsight.contrastive_ratio(x, t.log_policy, clip=True)
+    assert (clipped <= 1 / policy * (1 + 1e-5)).all()
+    free = hindsight.contrastive_ratio(x, t.log_policy, clip=False)
+    np.testing.assert_allclose(free, np.exp(x), rtol=1e-5)
+    assert (free > clipped).any()
+
+
+def test_rewards_that_are_not_listed_are_counted():
+    t = trajectory([0.0, 1.0, 0.3, 2.0, 0.7], done_at=4)
+    outcomes = hindsight.reward_outcomes(t, jnp.array([1.0, 2.0]))
+    assert int(hindsight.unmatched(t, outcomes)) == 1  # 0.3; 0.7 comes after the end
+
+
+def test_distinct_codes():
+    t = trajectory([1.0, 1.0, 0.0, 2.0, 1.0])
+    bits = jnp.array([[1, 0, 1], [0, 1, 0], [1, 1, 1], [1, 0, 1], [0, 0, 0]], jnp.float32)
+    found = hindsight.code_outcomes(t, bits, limit=4, mask_zero_reward=True)
+    assert int(hindsight.unmatched(t, found)) == 0
+    # Steps 0 and 3 share an outcome, step 2 pays nothing, and each outcome shows its own vector.
+    np.testing.assert_array_equal(found.member[0], found.member[3])
+    assert float(found.member[2].sum()) == 0
+    assert int((np.asarray(found.member).sum(0) > 0).sum()) == 3
+    for step in (0, 1, 3, 4):
+        np.testing.assert_array_equal(np.asarray(found.member)[step] @ found.vectors, bits[step])
+    few = hindsight.code_outcomes(t, bits, limit=2, mask_zero_reward=True)
+    assert int(hindsight.unmatched(t, few)) == 1
+
+
+def test_reward_classes_cost_what_pairs_give():
+    """T × K with reward classes gives the table of T × T pairs of the same network."""
+    t = trajectory([0.0, 1.0, 2.0, 1.0, 2.0])
+    values = jnp.array([1.0, 2.0])
+    params = hindsight.hypernetwork_init(jax.random.key(0), 4, 2, 3, width=8)
+    outcomes = hindsight.reward_outcomes(t, values)
+    by_class = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, t.log_policy)
+    vectors = outcomes.member @ outcomes.vectors  # what each step holds, [T, 2]
+    by_step = hindsight.hypernetwork(params, t.obs[:-1], vectors, t.log_policy)
+    each = hindsight.hypernetwork(
+        params, t.obs[:-1], jnp.broadcast_to(vectors[None], (5, 5, 2)), t.log_policy
+    )
+    np.testing.assert_allclose(by_step, each, rtol=1e-5)
+    w = lambda x: hindsight.classification_ratio(x, t.log_policy) - 1.0  # noqa: E731
+    table = estimators.cocoa(t, w(by_class), outcomes.member)
+    pairs = estimators.cocoa(t, w(by_step), jnp.eye(5))
+    np.testing.assert_allclose(table, pairs, rtol=1e-4, atol=1e-5)
+
+
+def test_zero_network_credits_immediate_rewards_only():
+    model = make_model(CreditConfig(hindsight_width=4), spec())
+    t = trajectory([1.0, 0.0, 2.0, 1.0, 0.0])
+    state = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(0)))
+    table = model.table(state, t, jax.random.key(0))
+    np.testing.assert_allclose(table, estimators.on_taken_action(t, t.reward), atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["classification", "contrastive"])
+def test_optimum_is_the_exact_ratio(loss):
+    """With one logit per (s, u, a), pairs weighted as they occur, both losses have the exact ratio as
+    their minimum; log π as input (Prop. 5) does not change that."""
+    with jax.enable_x64(True):
+        mdp = random_mdp(3, levels=3)
+        policy = softmax(jnp.asarray(random_logits(3, mdp)))
+        batch, states, probability = trajectories(mdp, policy)
+        values = jnp.asarray(mdp.reward_values)
+        outcomes = jax.vmap(lambda t: hindsight.reward_outcomes(t, values))(batch)
+        counts = jax.vmap(lambda t, o: hindsight.pair_counts(t, o, True))(batch, outcomes)
+        pairs = counts.sum((1, 2))
+        function = getattr(hindsight, f"{loss}_loss")
+
+        def total(logits):
+            losses = jax.vmap(lambda t, s, c: function(logits[s], t, c))(batch, states, counts)
+            # Pooled over the batch, so that pairs have their true frequencies.
+            return jnp.sum(probability * pairs * losses)
+
+        start = jnp.zeros((mdp.num_states, 3, mdp.num_actions))
+        optimizer = optax.lbfgs()
+        value_and_grad = optax.value_and_grad_from_state(total)
+
+        def step(carry, _):
+            x, state = carry
+            value, gradient = value_and_grad(x, state=state)
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                updates, state = optimizer.update(
+                    gradient, state, x, value=value, grad=gradient, value_fn=total
+                )
+            return (optax.apply_updates(x, updates), state), value
+
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            run = jax.jit(
+                lambda: jax.lax.scan(step, (start, optimizer.init(start)), None, length=120)
+            )
+            (x, _), _ = run()
+        ratio = (
+            hindsight.classification_ratio(x, jnp.log(policy))
+            if loss == "classification"
+            else hindsight.contrastive_ratio(x, jnp.log(policy), clip=False)
+        )
+        encoding = exact.reward_encoding(mdp)
+        counts = exact.outcome_counts(mdp, policy, encoding)
+        truth = jnp.swapaxes(exact.contribution_ratio(counts, policy), 1, 2)
+        visited = np.asarray(exact.state_distributions(mdp, policy)) > 1e-3
+        total_counts = np.einsum("sa,sak->sk", policy, counts)
+        for s in np.flatnonzero(visited):
+            for k in (1, 2):
+                if total_counts[s, k] > 1e-3:
+                    np.testing.assert_allclose(ratio[s, k], truth[s, k], atol=2e-3)
+
+
+def test_lambda_targets():
+    """Worked out by hand: λ = 0.5, values 10, 20, 30, a termination, a cut, and what follows the end."""
+    t = trajectory([1.0, 2.0, 3.0], steps=3)
+    values = jnp.array([10.0, 20.0, 30.0])
+    np.testing.assert_allclose(lambda_targets(t, values, 0.5), [12.75, 13.5, 3.0])
+    cut = t.replace(terminated=jnp.zeros(3, bool))
+    np.testing.assert_allclose(lambda_targets(cut, values, 0.0), [11.0, 22.0, 33.0])
+    np.testing.assert_allclose(lambda_targets(cut, values, 1.0), [36.0, 35.0, 33.0])
+    early = trajectory([1.0, 2.0, 0.0], steps=3, done_at=2)
+    np.testing.assert_allclose(lambda_targets(early, values, 1.0)[:2], [3.0, 2.0])
+
+
+def test_mixed_policy():
+    logits = jnp.array([[100.0, 0.0, 0.0, 0.0]])
+    log_policy = mixed_log_policy(logits, 0.05)
+    np.testing.assert_allclose(jnp.exp(log_policy), [[0.9625, 0.0125, 0.0125, 0.0125]], rtol=1e-5)
+    np.testing.assert_allclose(mixed_log_policy(logits, 0.0), jax.nn.log_softmax(logits))
+    gradient = jax.grad(lambda x: mixed_log_policy(x, 0.05)[0, 1])(jnp.zeros((1, 4)))
+    assert float(gradient[0, 1]) == pytest.approx(0.95 * 0.75, rel=1e-5)
+
+
+def test_features_find_the_rewarding_entry():
+    """Of four binary entries one pays under one action: all others are pruned."""
+    rng = np.random.default_rng(0)
+    obs = rng.integers(2, size=(400, 4)).astype(np.float32)
+    action = rng.integers(2, size=400)
+    reward = (obs[:, 2] * (action == 1)).astype(np.float32)
+    data = distinct_transitions(obs, action, reward, size=40)
+    assert data["weight"].sum() == pytest.approx(1.0)
+    assert (data["weight"][32:] == 0).all()
+    settings = dict(
+        backbone="mask",
+        width=1,
+        threshold=0.05,
+        binary=False,
+        steps=1500,
+        learning_rate=1e-2,
+        shrink_backbone=3e-3,
+        shrink_readout=3e-4,
+        actions=2,
+    )
+    params, _ = jax.jit(lambda k: train_features(k, data, **settings))(jax.random.key(0))
+    on = features(params, jnp.eye(4), jnp.ones(4, jnp.int32), 0.05, False) > 0
+    off = features(params, jnp.eye(4), jnp.zeros(4, jnp.int32), 0.05, False) > 0
+    np.testing.assert_array_equal(np.asarray(on).sum(0) > 0, [False, False, True, False])
+    assert not np.asarray(off).any()
+    np.testing.assert_array_equal(
+        hindsight.code_outcomes(trajectory(np.ones(5)), jnp.ones((5, 3)), 4, True).member.sum(0),
+        [5, 0, 0, 0],
+    )

@@ -1,0 +1,215 @@
+"""Every estimator through the training loop, exact twins, shadow runs and gradient metrics."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.credit import METHODS, CreditConfig, TrainConfig, World, WorldSpec, make_model
+from agents.credit.features import features_init
+from agents.credit.policy import mlp_policy, tabular_policy
+from agents.credit.quality import gradient_quality
+from agents.credit.shadow import make_measure, parallel_model
+from agents.credit.train import make_evaluate, make_init, make_update
+from agents.credit.trajectory import rollouts
+from envs.credit import KeyToDoor, enumerate_mdp
+
+ENV = KeyToDoor(length=5, ignore_door=True)
+PARAMS = ENV.default_params
+WORLD = World(ENV, PARAMS, 5)
+SPEC = WorldSpec(9, 4, ENV.reward_values(PARAMS))
+TRAIN = TrainConfig(batches=4, policy_width=8, eval_episodes=16)
+POLICY = mlp_policy(9, 4, 8)
+
+
+def model_of(method, kind="learned", **changes):
+    config = CreditConfig(
+        method=method, model=kind, hindsight_width=8, value_width=8, action_samples=0
+    )
+    config = dataclasses.replace(config, **changes)
+    mdp = enumerate_mdp(ENV, PARAMS).astype(jnp.float32)
+    blank = features_init(jax.random.key(0), "gate", 9, 4, 128)
+    return make_model(config, SPEC, mdp, blank)
+
+
+def train(model, rate=1e-2, steps=2, config=TRAIN, world=WORLD, seeds=2, **options):
+    init = make_init(config, POLICY, model, rate)
+    update = make_update(config, world, POLICY, model, rate, **options)
+
+    @jax.jit
+    def run(keys):
+        def step(state, _):
+            return jax.vmap(update)(state)
+
+        return jax.lax.scan(step, jax.vmap(init)(keys), None, length=steps)
+
+    return run(jax.random.split(jax.random.key(0), seeds))
+
+
+def test_every_method_learns_from_a_batch():
+    """All methods, learned and exact, in one program: finite tables, states that change, no reward
+    without an outcome."""
+    models = {f"{kind} {m}": model_of(m, kind) for m in METHODS for kind in ("learned", "exact")}
+    together = parallel_model(models, "learned cocoa_reward")
+
+    @jax.jit
+    def run(key):
+        acting = POLICY.acting(POLICY.init(key), 0.05)
+        batch, _ = rollouts(ENV, PARAMS, acting, key, 5, 8)
+        before = together.init(key)
+        after, metrics = together.update(before, batch, acting, key)
+        # Without a reward most tables are zero.
+        most = jnp.argmax(jnp.sum(batch.reward, axis=1))
+        one = jax.tree.map(lambda x: x[most], batch)
+        tables = {name: model.table(after[name], one, key) for name, model in models.items()}
+        return before, after, metrics, tables
+
+    before, after, metrics, tables = run(jax.random.key(0))
+    assert int(metrics["unmatched_rewards"]) == 0
+    for name, table in tables.items():
+        assert table.shape == (5, 4), name
+        assert np.isfinite(table).all(), name
+        assert np.abs(table).max() > 0, name
+        if "reinforce" not in name:
+            pairs = zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True)
+            assert any((np.asarray(x) != np.asarray(y)).any() for x, y in pairs), name
+
+
+def test_training_steps():
+    state, metrics = train(model_of("cocoa_reward"))
+    assert (np.asarray(state.step) == 2).all()
+    for name, value in metrics.items():
+        assert np.isfinite(value).all(), name
+    one, two = (np.asarray(state.policy[0][0]["w"])[i] for i in range(2))
+    assert (one != two).any()  # seeds differ
+
+
+def test_exact_cocoa_solves_the_task():
+    config = dataclasses.replace(TRAIN, entropy=0.0, eval_episodes=64)
+    state, _ = train(model_of("cocoa_reward", "exact"), steps=150, config=config)
+    found = jax.jit(jax.vmap(make_evaluate(config, WORLD, POLICY)))(state)
+    assert (np.asarray(found["eval_treasure"]) > 0.9).all()
+    assert (np.asarray(found["eval_distractors"]) > 0.9).all()
+
+
+def test_burn_in_learns_nothing():
+    model = model_of("q_critic")
+    early, _ = train(model, steps=1, burn_in=1)
+    init = jax.jit(jax.vmap(make_init(TRAIN, POLICY, model, 1e-2)))
+    start = init(jax.random.split(jax.random.key(0), 2))
+    for one, other in zip(
+        jax.tree.leaves((early.policy, early.credit)),
+        jax.tree.leaves((start.policy, start.credit)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    later, _ = train(model, steps=2, burn_in=1)
+    assert any(
+        (np.asarray(a) != np.asarray(b)).any()
+        for a, b in zip(jax.tree.leaves(later.policy), jax.tree.leaves(start.policy), strict=True)
+    )
+
+
+def test_rewards_switch():
+    """The treasure's sign changes at batch 2, and nothing else does."""
+    after = ENV.make_params(treasure=(-0.2,))
+    world = dataclasses.replace(WORLD, params_after=after)
+    config = dataclasses.replace(TRAIN, switch_at=2)
+    model = model_of("reinforce")
+    _, plain = train(model, rate=0.0, steps=4)
+    _, switched = train(model, rate=0.0, steps=4, config=config, world=world)
+    change = np.asarray(switched["return"] - plain["return"])
+    np.testing.assert_array_equal(change[:2], 0)
+    treasure = np.asarray(plain["train_treasure"])
+    np.testing.assert_allclose(change[2:], -0.4 * 23 / 5 * treasure[2:], atol=1e-5)
+
+
+def test_first_state_only_trains_one_decision():
+    config = dataclasses.replace(TRAIN, first_state_only=True, entropy=0.0, epsilon=0.0)
+    mdp = enumerate_mdp(ENV, PARAMS).astype(jnp.float32)
+    table = tabular_policy(mdp)
+    model = model_of("reinforce")
+    update = make_update(config, WORLD, table, model, 1e-2)
+    state = make_init(config, table, model, 1e-2)(jax.random.key(1))
+    after, _ = jax.jit(update)(state)
+    # AdamW moves every logit with a gradient by the learning rate, and decays none of the zeros.
+    moved = np.abs(np.asarray(after.policy[0])).max(1) > 0
+    np.testing.assert_array_equal(np.flatnonzero(moved), [0])
+
+
+def test_shadow_models_learn_what_they_learn_alone_and_do_not_act():
+    models = {"main": model_of("q_critic", "exact"), "cocoa_reward": model_of("cocoa_reward")}
+    together = parallel_model(models, "main")
+    with pytest.raises(ValueError, match="main is 'absent'"):
+        parallel_model(models, "absent")
+    alone, _ = train(models["main"], steps=3, config=dataclasses.replace(TRAIN, resample=False))
+    both, _ = train(together, steps=3, config=dataclasses.replace(TRAIN, resample=False))
+    for a, b in zip(jax.tree.leaves(alone.policy[0]), jax.tree.leaves(both.policy[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    mdp = enumerate_mdp(ENV, PARAMS).astype(jnp.float32)
+    measure = jax.jit(make_measure(TRAIN, WORLD, POLICY, models, mdp, True))
+    found = measure(jax.tree.map(lambda x: x[0], both))
+    assert float(found["variance_db/main"]) < -40  # no variance at the first decision
+    assert np.isfinite(found["snr_db/cocoa_reward"])
+
+
+@pytest.mark.parametrize("method", ["cocoa_reward", "reinforce", "advantage"])
+def test_sampled_variance_agrees_with_the_exact_one(method):
+    """4,096 sampled gradients give the variance of all enumerated ones within its interval."""
+    from agents.credit.quality import flat_gradients, ratios
+    from agents.credit.train import tables_of
+    from agents.credit.trajectory import from_paths
+    from envs.credit.enumeration import enumerate_paths
+
+    mdp = enumerate_mdp(ENV, PARAMS).astype(jnp.float32)
+    policy = tabular_policy(mdp)
+    logits = 0.5 * jax.random.normal(jax.random.key(2), (mdp.num_states, 4))
+    model, key = model_of(method, "exact"), jax.random.key(3)
+    acting = policy.acting(logits, 0.05)
+    credit, _ = model.update(model.init(key), None, acting, key)
+    batch, _ = rollouts(ENV, PARAMS, acting, key, 5, 4096)
+    single = flat_gradients(
+        policy, logits, 0.05, batch, tables_of(model, credit, batch, key), False
+    )
+    found = gradient_quality(policy, logits, 0.05, model, credit, batch, mdp, key, False)
+    pi = jnp.exp(acting(jnp.asarray(mdp.observations)))
+    paths = enumerate_paths(mdp)
+    every = from_paths(mdp, paths, pi)
+    weight = paths.probability(pi)
+    exact_single = flat_gradients(
+        policy, logits, 0.05, every, tables_of(model, credit, every, key), False
+    )
+    truth = weight @ exact_single
+    exact = ratios(truth, truth, exact_single, weight)
+    power = float(jnp.sum(truth**2))
+    squares = np.square(np.asarray(single - truth[None])).sum(1)
+    error = squares.std() / np.sqrt(len(squares)) / power
+    sampled = 10 ** (float(found["variance_db"]) / 10)
+    enumerated = 10 ** (float(exact["variance_db"]) / 10)
+    assert abs(sampled - enumerated) < 5 * error
+    assert float(found["bias_db"]) < -60  # float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "cocoa"}, "credit.method is 'cocoa'"),
+        ({"model": "guessed"}, "credit.model is 'guessed'"),
+        ({"trace": 1.5}, "credit.trace is 1.5"),
+        ({"policy_rate": -1.0}, "credit.policy_rate is -1.0"),
+        ({"method": "reinforce", "action_samples": 2}, "credit.action_samples is 2"),
+        ({"perturbation": 0.1}, "credit.perturbation is 0.1"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(CreditConfig(**changes), SPEC)
+
+
+def test_what_is_missing_is_said():
+    with pytest.raises(ValueError, match="needs the tables of a finite MDP"):
+        make_model(CreditConfig(model="exact"), SPEC)
+    with pytest.raises(ValueError, match="needs trained features"):
+        make_model(CreditConfig(method="cocoa_feature"), SPEC).init(jax.random.key(0))

@@ -1,0 +1,235 @@
+"""Invariants of spec section 10 about coefficients and tables, in float64, against brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+
+from envs.credit import KeyToDoor, enumerate_mdp, exact
+from envs.credit.enumeration import enumerate_paths
+from tests.envs.credit.mdps import SEEDS, random_logits, random_mdp, softmax
+
+# Shrinking a random MDP costs minutes and makes it no simpler.
+FEW = settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
+TOLERANCE = 1e-9
+
+
+@jax.jit
+def tables(mdp, logits, groups):
+    """Everything that the tests look at, for U = S, U = R and a refinement of R."""
+    policy = softmax(logits)
+    state, reward = exact.state_encoding(mdp), exact.reward_encoding(mdp)
+    group = exact.Encoding(
+        index=jnp.asarray(reward.index) + reward.size * groups[:, :, None], size=2 * reward.size
+    )
+    found = {}
+    for name, encoding in (("state", state), ("reward", reward), ("group", group)):
+        counts = exact.outcome_counts(mdp, policy, encoding)
+        found[name] = counts, exact.contribution_ratio(counts, policy)
+    return policy, found, exact.values(mdp, policy)
+
+
+def case(seed):
+    mdp = random_mdp(seed, levels=3)
+    groups = np.random.default_rng(seed).integers(2, size=(mdp.num_states, mdp.num_actions))
+    return mdp, jnp.asarray(random_logits(seed, mdp)), jnp.asarray(groups, jnp.int32)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_coefficients(seed):
+    with jax.enable_x64(True):
+        mdp, logits, groups = case(seed)
+        policy, found, _ = jax.device_get(tables(mdp, logits, groups))
+        for counts, ratio in found.values():
+            total = np.einsum("sa,sak->sk", policy, counts)
+            w = ratio - 1
+            np.testing.assert_allclose(np.einsum("sa,sak->sk", policy, w), 0, atol=TOLERANCE)
+            assert w.min() >= -1 - TOLERANCE
+            assert (w <= 1 / policy[:, :, None] - 1 + TOLERANCE).all()
+            # Bayes: h from the joint counts π M, over π.
+            joint = policy[:, :, None] * counts
+            h = joint / np.where(total > 0, total, 1)[:, None]
+            bayes = np.asarray(exact.ratio_from_hindsight(h, policy))
+            np.testing.assert_allclose(
+                np.where(total[:, None] > 0, bayes, 1), ratio, atol=TOLERANCE
+            )
+        # n_g-refinements average back to U = R, weighted by how often each follows.
+        counts, ratio = found["group"]
+        total = np.einsum("sa,sak->sk", policy, counts)
+        R = len(mdp.reward_values)
+        paired = (ratio * total[:, None]).reshape(*policy.shape, 2, R).sum(2)
+        weight = total.reshape(-1, 2, R).sum(1)[:, None]
+        coarse = np.where(weight > 0, paired / np.where(weight > 0, weight, 1), 1)
+        np.testing.assert_allclose(coarse, found["reward"][1], atol=TOLERANCE)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_tables_are_those_of_all_paths(seed):
+    with jax.enable_x64(True):
+        mdp, logits, groups = case(seed)
+        policy, found, values = jax.device_get(tables(mdp, logits, groups))
+        paths = enumerate_paths(mdp)
+        p = np.asarray(paths.probability(jnp.asarray(policy)))
+        assert abs(p.sum() - 1) < TOLERANCE
+        assert p @ paths.rewards.sum(1) == pytest.approx(values.v[0], abs=TOLERANCE)
+        first = np.stack([p * (paths.actions[:, 0] == a) for a in range(mdp.num_actions)])
+        first /= first.sum(1, keepdims=True)
+        np.testing.assert_allclose(first @ paths.rewards.sum(1), values.q[0], atol=TOLERANCE)
+        # Counts: the end is never left within the horizon, so only other states are compared.
+        visits = (paths.states[:, 1:, None] == np.arange(mdp.num_states)).sum(1)
+        alive = ~mdp.terminal
+        np.testing.assert_allclose(
+            (first @ visits)[:, alive], found["state"][0][0][:, alive], atol=TOLERANCE
+        )
+        later = ~paths.done[:, 1:-1]
+        for k, r in enumerate(mdp.reward_values):
+            if r != 0:
+                seen = (later & (np.abs(paths.rewards[:, 1:] - r) < 1e-9)).sum(1)
+                np.testing.assert_allclose(
+                    first @ seen, found["reward"][0][0, :, k], atol=TOLERANCE
+                )
+        support, units = exact.return_support(mdp)
+        returns = exact.return_distribution(mdp, jnp.asarray(policy), support, units)[0]
+        index = np.abs(paths.rewards.sum(1)[:, None] - support).argmin(1)
+        brute = np.stack([np.bincount(index, weights=f, minlength=len(support)) for f in first])
+        np.testing.assert_allclose(returns, brute, atol=TOLERANCE)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_mixing_rule(seed):
+    """w(s, a, r) = Σ_s' p(s' | s, r) w(s, a, s') where the later state predicts the reward's
+    distribution (policy fixed): state-based coefficients mix into reward-based ones."""
+    with jax.enable_x64(True):
+        mdp, logits, groups = case(seed)
+        policy, found, _ = jax.device_get(tables(mdp, logits, groups))
+        counts, ratio = found["state"]
+        emitted = np.einsum("sa,sar->sr", policy, mdp.reward_probs)
+        total = np.einsum("sa,sak->sk", policy, counts)
+        joint = total[:, :, None] * emitted[None]  # [S, S', R]
+        norm = joint.sum(1)
+        mixed = np.einsum("sak,skr->sar", ratio, joint)
+        mixed = np.where(norm[:, None] > 0, mixed / np.where(norm > 0, norm, 1)[:, None], 1)
+        np.testing.assert_allclose(mixed, found["reward"][1], atol=TOLERANCE)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_relabelling_and_rescaling_change_nothing(seed):
+    with jax.enable_x64(True):
+        mdp, logits, groups = case(seed)
+        _, found, _ = jax.device_get(tables(mdp, logits, groups))
+        order = np.array([2, 0, 1])
+        other = mdp.replace(
+            reward_probs=mdp.reward_probs[:, :, order],
+            reward_values=-3.0 * mdp.reward_values[order],
+        )
+        _, again, _ = jax.device_get(tables(other, logits, groups))
+        np.testing.assert_allclose(
+            again["reward"][1], found["reward"][1][:, :, order], atol=TOLERANCE
+        )
+        np.testing.assert_allclose(again["state"][1], found["state"][1], atol=TOLERANCE)
+
+
+def test_deterministic_policies():
+    """w = 0 for the chosen action; the forward ratio is defined where π is 0, the hindsight one is an
+    error."""
+    with jax.enable_x64(True):
+        mdp, _, _ = case(1)
+        policy = jnp.asarray(np.eye(2)[np.arange(mdp.num_states) % 2])
+        counts = exact.outcome_counts(mdp, policy, exact.state_encoding(mdp))
+        ratio = np.asarray(exact.contribution_ratio(counts, policy))
+        assert np.isfinite(ratio).all()
+        chosen = ratio[np.arange(mdp.num_states), np.arange(mdp.num_states) % 2]
+        np.testing.assert_allclose(chosen, 1, atol=TOLERANCE)
+        with pytest.raises(ValueError, match="policy has a probability of 0"):
+            exact.ratio_from_hindsight(ratio, policy)
+
+
+@pytest.mark.parametrize("ignore_door", [False, True])
+def test_key_to_door_contributions(ignore_door):
+    """Spec 10.6 and 10.12: only the key contributes to the treasure; the first decision's SNR."""
+    with jax.enable_x64(True):
+        env = KeyToDoor(length=13, ignore_door=ignore_door)
+        mdp = enumerate_mdp(env, env.default_params)
+        # A policy that does not look at the number of keys: with one that does, having the key
+        # would change how many apples are picked.
+        seen = mdp.observations[:, :7]
+        policy = softmax(jnp.asarray(seen @ np.random.default_rng(4).normal(size=(7, 4))))
+        reward = exact.reward_encoding(mdp)
+        ratio = exact.contribution_ratio(exact.outcome_counts(mdp, policy, reward), policy)
+        w = np.asarray(ratio)[0] - 1  # [A, R], rewards 0, 0.1, 0.9, 0.2
+        np.testing.assert_allclose(w[:, 1:3], 0, atol=TOLERANCE)
+        np.testing.assert_allclose(w[0, 3], 1 / float(policy[0, 0]) - 1, atol=TOLERANCE)
+        np.testing.assert_allclose(w[1:, 3], -1, atol=TOLERANCE)
+        by_mean = exact.mean_reward_encoding(mdp)
+        ratio = exact.contribution_ratio(exact.outcome_counts(mdp, policy, by_mean), policy)
+        w = np.asarray(ratio)[0] - 1  # mean rewards 0, 0.2, 0.5
+        np.testing.assert_allclose(w[:, 2], 0, atol=TOLERANCE)
+        np.testing.assert_allclose(w[0, 1], 1 / float(policy[0, 0]) - 1, atol=TOLERANCE)
+        state = exact.state_encoding(mdp)
+        counts = exact.outcome_counts(mdp, policy, state)
+        w = np.asarray(exact.contribution_ratio(counts, policy))[0] - 1
+        reached = np.asarray(counts)[0].sum(0) > 0
+        assert (np.abs(w).max(0)[reached] > 0.1).all()  # spurious for every later state
+
+
+def test_first_decision_snr():
+    """Exact COCOA-reward at t = 0: normalised variance (1 − p)/p with p the treasure's probability."""
+    with jax.enable_x64(True):
+        for ignore_door, p in ((False, 1 / 16), (True, 1 / 4)):
+            env = KeyToDoor(length=6, ignore_door=ignore_door)
+            mdp = enumerate_mdp(env, env.default_params)
+            policy = jnp.full((mdp.num_states, 4), 0.25)
+            paths = enumerate_paths(mdp)
+            weight = np.asarray(paths.probability(policy))
+            treasure = np.abs(paths.rewards[:, -1]) > 0
+            assert weight @ treasure == pytest.approx(p, abs=TOLERANCE)
+            reward = exact.reward_encoding(mdp)
+            ratio = exact.contribution_ratio(exact.outcome_counts(mdp, policy, reward), policy)
+            w = np.asarray(ratio)[0] - 1
+            r = np.abs(paths.rewards[..., None] - mdp.reward_values).argmin(-1)
+            table = (w.T[r][:, 1:] * paths.rewards[:, 1:, None]).sum(1)
+            single = 0.25 * (table - table.mean(1, keepdims=True))  # softmax Jacobian, uniform
+            g = weight @ single
+            variance = weight @ ((single - g) ** 2).sum(1) / (g**2).sum()
+            assert variance == pytest.approx((1 - p) / p, rel=1e-9)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_occurrence_gradient(seed):
+    """Theorem 4: ∇ of the expected count of u' from s is E Σ_a ∇π(a | S'') w(S'', a, u') O(u', S'')
+    over the states S'' on the way, O the count of u' from S''."""
+    with jax.enable_x64(True):
+        mdp, logits, _ = case(seed)
+        target = 3
+        encoding = exact.state_encoding(mdp)
+
+        def count(logits):
+            policy = softmax(logits)
+            return policy[0] @ exact.outcome_counts(mdp, policy, encoding)[0, :, target]
+
+        policy = softmax(logits)
+        counts = exact.outcome_counts(mdp, policy, encoding)
+        w = exact.contribution_ratio(counts, policy)[:, :, target] - 1.0
+        expected = jnp.sum(policy * counts[:, :, target], axis=1, keepdims=True)
+        found = exact.expected_gradient(mdp, softmax, logits, w * expected)
+        truth = jax.grad(count)(logits)
+        np.testing.assert_allclose(found, truth, atol=TOLERANCE)
+
+
+def test_return_lattice():
+    mdp = random_mdp(0)
+    bad = mdp.replace(reward_values=np.array([0.0, 1.0, np.sqrt(2)]))
+    with pytest.raises(ValueError, match="no multiples of one number"):
+        exact.return_support(bad)
+    with pytest.raises(ValueError, match="table has shape"):
+        exact.table_encoding(mdp, np.zeros(3))
+    support, units = exact.return_support(mdp)
+    np.testing.assert_array_equal(units, [0, 1, -2])
+    assert support.min() >= -4
+    assert support.max() <= 2

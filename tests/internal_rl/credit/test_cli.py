@@ -1,0 +1,141 @@
+"""`internal-rl credit …`: commands end to end on the smallest worlds, and what they refuse."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from agents.credit import METHODS
+from configs import credit as presets
+from internal_rl.credit import cli
+from internal_rl.credit.measure import variance_report
+from internal_rl.credit.world import validate
+from internal_rl.errors import UserError
+from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.run_dir import RunDir
+
+SMALL = ["--preset", "cocoa-smoke", "--train.eval-episodes", "8", "--world.key-to-door.length", "5"]
+SHORT = ["--runtime.log-every", "2", "--runtime.checkpoint-every", "2"]
+
+
+def run(*words):
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch):
+    """Tests leave the user's compilation cache alone."""
+    monkeypatch.setattr(cli, "enable_compilation_cache", lambda: None)
+
+
+def test_train_and_resume_repeat_the_numbers(tmp_path):
+    """COCOA-feature, since its features are made before the loop; stopped half way and resumed."""
+    words = ["train", *SMALL, *SHORT, "--method", "cocoa_feature", "--seeds", "2"]
+    words += ["--no-progress", "--credit.features.burn-in", "2", "--credit.features.steps", "20"]
+    assert run(*words, "--run", tmp_path / "whole", "--train.batches", 4) == 0
+    whole = read_metrics(RunDir(tmp_path / "whole"))
+    assert whole["eval_treasure"].shape == (2, 2)
+    assert (whole["unmatched_rewards"] == 0).all()
+    assert RunDir(tmp_path / "whole").info["status"] == "done"
+
+    assert run(*words, "--run", tmp_path / "half", "--train.batches", 2) == 0
+    config = tmp_path / "half" / "config.json"
+    config.write_text((tmp_path / "whole" / "config.json").read_text())
+    assert run(*words, "--run", tmp_path / "half", "--resume") == 0
+    again = read_metrics(RunDir(tmp_path / "half"))
+    for name, column in whole.items():
+        np.testing.assert_array_equal(again[name], column, err_msg=name)
+
+
+def test_shadow(tmp_path):
+    words = ["shadow", *SMALL, *SHORT, "--no-progress", "--train.batches", 2]
+    words += ["--run", tmp_path / "run", "--method", "q_critic", "--model", "exact"]
+    words += ["--shadow.exact-methods", "cocoa_reward", "--train.eval-episodes", 64]
+    assert run(*words, "--shadow.methods", "reinforce", "cocoa_reward") == 0
+    metrics = read_metrics(RunDir(tmp_path / "run"))
+    for method in ("main", "reinforce", "cocoa_reward", "exact_cocoa_reward"):
+        for name in ("snr_db", "variance_db", "bias_db", "cosine_sampled"):
+            assert f"{name}/{method}" in metrics
+    # The exact Q-critic has no variance at the first decision: no SNR, or that of rounding errors.
+    first = metrics["snr_db/main"][0]
+    assert np.isnan(first) or first > 60
+    assert metrics["snr_db/exact_cocoa_reward"][0] > metrics["snr_db/reinforce"][0]
+
+
+def test_variance_of_a_tree(tmp_path, capsys):
+    tree = ["--world.tree.depth", "2", "--world.tree.actions", "3"]
+    output = tmp_path / "variance.json"
+    words = ["variance", "--preset", "cocoa-tree", *tree, "--groups", "1", "--output", output]
+    assert run(*words) == 0
+    report = json.loads(output.read_text())
+    assert report == json.loads(capsys.readouterr().out)
+    found = report["estimators"]
+    assert report["enumerated"]
+    assert report["trajectories"] == 9
+    # Without overlap HCA+ is REINFORCE, and one group per reward is COCOA-reward.
+    for one, other in (("hca_plus", "reinforce"), ("groups_1", "cocoa_reward")):
+        assert found[one]["variance_db"] == pytest.approx(found[other]["variance_db"], abs=1e-9)
+    assert found["cocoa_reward"]["bias_db"] is None or found["cocoa_reward"]["bias_db"] < -180
+    with pytest.raises(UserError, match="exists; choose another name"):
+        run(*words)
+
+
+def test_exact(capsys):
+    assert run("exact", "--preset", "cocoa-smoke", "--world.key-to-door.length", "6") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["states"] == 15
+    scale = 23 / 6
+    expected = 2 * 0.25 * 0.5 * scale + 0.2 * scale / 16
+    assert report["value_of_uniform_policy"] == pytest.approx(expected, rel=1e-6)
+    assert max(report["relative_bias"].values()) < 1e-9
+
+
+def test_every_preset_and_method_is_valid():
+    for preset in presets.PRESETS:
+        for method in METHODS:
+            config = presets.get(preset, method)
+            assert config.credit.method == method
+        if preset not in ("cocoa-interleaving", "cocoa-shadow-103"):  # their tables take seconds
+            validate(presets.get(preset))
+    assert presets.entropy_of(23) == pytest.approx(0.03)
+    assert presets.entropy_of(103) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "--preset", "cocoa-smok"], "did you mean 'cocoa-smoke'"),
+        (["train", "--method", "cocoa"], "unknown method 'cocoa'"),
+        (["train", "--model", "guessed"], "model is 'guessed'"),
+        (["train", "--world.key-to-door.length", "2"], "length=2"),
+        (["train", "--train.epsilon", "1.5"], "train.epsilon is 1.5"),
+        (["train", "--train.batches", "30"], "train.batches is 30"),
+        (["train", "--train.switch-at", "5"], "train.switch_at is 5"),
+        (["train", "--credit.trace", "-1"], "credit.trace is -1"),
+        (["train", "--seeds", "0"], "seeds is 0"),
+        (["train", "--train.entropy", "nan"], "train.entropy is nan"),
+        (
+            ["train", "--model", "exact", "--world.key-to-door.random-distractors"],
+            "no exact tables",
+        ),
+        (["shadow", "--shadow.methods", "nothing"], "shadow has method 'nothing'"),
+        (["variance", "--methods", "nothing"], "methods has 'nothing'"),
+        (["variance", "--groups", "4"], r"groups is \[4\]"),
+    ],
+)
+def test_bad_input(words, message, tmp_path):
+    run_flag = ["--run", tmp_path / "run"] if words[0] in ("train", "shadow") else []
+    with pytest.raises(UserError, match=message) as error:
+        run(*words, *run_flag)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reports_need_a_tree_for_groups():
+    config = presets.get("cocoa-tree")
+    tree = dataclasses.replace(config.world.tree, depth=1, actions=2)
+    world = dataclasses.replace(config.world, tree=tree)
+    with pytest.raises(UserError, match=r"groups is \[0\]"):
+        variance_report(dataclasses.replace(config, world=world), ("reinforce",), (0,))
