@@ -23,7 +23,7 @@ class EnvConfig:
     """T: an episode is truncated after this many steps."""
     observation: Literal["egocentric", "offsets", "onehot"] = "egocentric"
     """onehot: the paper's per-cell one-hot. egocentric: one-hot row and column offsets of every object and wall
-    relative to the agent, plus the agent's own row and column."""
+    relative to the agent, plus the agent's own row and column. offsets: egocentric without the latter two."""
     pretrain_tasks: tuple[str, ...] = ()
     """Tasks of the pretraining data; one digit per colour, e.g. 032."""
     heldout_tasks: tuple[str, ...] = ()
@@ -171,6 +171,10 @@ class DiscoverConfig:
     switching unit learns when to change them. Not in the paper."""
     tie_breaking: Literal["uniform", "deterministic"] = "uniform"
     """Expert's choice among equally short paths in D*. deterministic removes noise that competes with the goals."""
+    encoder_view: Literal["same", "symmetric"] = "same"
+    """What the encoder reads. same: the trajectory that is to be explained (paper). symmetric: the same trajectory with
+    its grid turned or mirrored by one of the square's eight symmetries, drawn anew for every trajectory, so that codes
+    can name objects but not places or directions. Not in the paper."""
     cotrain: bool = False
     """Ablation: train the base model together with the metacontroller."""
     cotrain_from_scratch: bool = True

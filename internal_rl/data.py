@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.pinpad.expert import TieBreaking, Trajectories, generate
+from envs.pinpad.layout import apply_symmetry
 from internal_rl.packing import Packing, pack, unpacked
 from internal_rl.world import World
 
@@ -32,6 +33,8 @@ class Batch:
     """False on padding."""
     task: jax.Array
     """Index of the task the trajectory follows, int32."""
+    view: jax.Array | None = None
+    """o_t of the same trajectories in turned or mirrored grids [R, L, O], for the encoder; None if it sees o_t itself."""
 
     @property
     def goal_change(self) -> jax.Array:
@@ -67,9 +70,15 @@ def packed_batch(
 
 
 def padded_batch(
-    key: jax.Array, world: World, rows: int, epsilon: float, tie_breaking: TieBreaking
+    key: jax.Array,
+    world: World,
+    rows: int,
+    epsilon: float,
+    tie_breaking: TieBreaking,
+    *,
+    symmetric_views: bool = False,
 ) -> tuple[Batch, dict[str, jax.Array]]:
-    """One trajectory per row of `world.horizon` tokens."""
+    """One trajectory per row of `world.horizon` tokens. `symmetric_views` fills in `Batch.view`."""
     data, stats = generate(
         key,
         world.env,
@@ -79,7 +88,30 @@ def padded_batch(
         epsilon=epsilon,
         tie_breaking=tie_breaking,
     )
-    return gather_rows(world, data, unpacked(data.length, world.horizon)), stats
+    packing = unpacked(data.length, world.horizon)
+    batch = gather_rows(world, data, packing)
+    if symmetric_views:
+        # Folded in, so that the trajectories are those of a batch without views.
+        element = jax.random.randint(jax.random.fold_in(key, 1), (rows,), 0, 8)
+        batch = batch.replace(view=symmetric_view(world, data, packing, element))
+    return batch, stats
+
+
+def symmetric_view(
+    world: World, trajectories: Trajectories, packing: Packing, element: jax.Array
+) -> jax.Array:
+    """o_t [R, L, O] of the same rows, the grid of trajectory n moved by the symmetry `element[n]`."""
+    i, t = packing.trajectory, packing.time
+
+    def move(cells: jax.Array) -> jax.Array:
+        elements = element[i].reshape(i.shape + (1,) * (cells.ndim - i.ndim))
+        return apply_symmetry(cells, elements, world.env.grid_size)
+
+    return world.env.observe(
+        move(trajectories.objects[i]),
+        move(trajectories.walls[i]),
+        move(trajectories.agent[i, t]),
+    )
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:

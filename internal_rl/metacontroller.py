@@ -167,6 +167,7 @@ class Metacontroller(nnx.Module):
         *,
         sample: bool = True,
         random_switches: jax.Array | None = None,
+        view: jax.Array | None = None,
     ) -> Discovery:
         """Encode expert sequences into switching codes.
 
@@ -176,16 +177,21 @@ class Metacontroller(nnx.Module):
             key: for code and gate noise.
             sample: False uses the encoder's mean and thresholds the gate at 1/2 for kinds other than `soft`.
             random_switches: scalar bool; True puts switches at random times instead of asking the switching unit.
+            view: what encoder and embedder read in place of e [B, T, D] (`discover.encoder_view`), history included.
+                The switching unit and the control keep e.
         """
         batch, steps, _ = e.shape
         x = self.read(e)
         key_code, key_gate, key_random = jax.random.split(key, 3)
 
-        _, h = self.history(x, None, None, valid)
-        previous = jnp.concatenate([self.init_history(batch)[:, None], h[:, :-1]], axis=1)
-        s = self.embedder(x, valid)
+        previous = self._previous_history(x, valid)
+        seen, past = x, previous
+        if view is not None:
+            seen = self.read(view)
+            past = self._previous_history(seen, valid)
+        s = self.embedder(seen, valid)
         mean, log_std = jnp.split(
-            self.encoder(jnp.concatenate([x, previous, s], axis=-1)), 2, axis=-1
+            self.encoder(jnp.concatenate([seen, past, s], axis=-1)), 2, axis=-1
         )
         log_std = jnp.clip(log_std, -7.0, 2.0)
         proposal = mean
@@ -230,6 +236,11 @@ class Metacontroller(nnx.Module):
             mean=mean,
             log_std=log_std,
         )
+
+    def _previous_history(self, x: jax.Array, valid: jax.Array) -> jax.Array:
+        """h_{t-1} at every t: [B, T, D] → [B, T, H]."""
+        _, h = self.history(x, None, None, valid)
+        return jnp.concatenate([self.init_history(x.shape[0])[:, None], h[:, :-1]], axis=1)
 
     def _gate(self, logit: jax.Array, noise: jax.Array) -> jax.Array:
         if self.cfg.gate == "soft":

@@ -93,3 +93,22 @@ def _groups(radices: Sequence[int]) -> list[list[int]]:
         else:
             groups.append([radix])
     return groups
+
+
+def apply_symmetry(
+    cells: Int[Array, "*#b"], element: Int[Array, "*#b"], grid_size: int
+) -> Int[Array, "..."]:
+    """Cells of the grid after one of the square's eight symmetries.
+
+    Args:
+        cells: row * G + column.
+        element: 0..7, broadcast against `cells`; bit 0 turns the rows over, bit 1 the columns, and bit 2 then
+            exchanges rows and columns. 0 leaves the grid as it is.
+        grid_size: G.
+    """
+    size = jnp.int32(grid_size)
+    row, column = jax.lax.div(cells, size), jax.lax.rem(cells, size)
+    row = jnp.where((element & 1) > 0, size - 1 - row, row)
+    column = jnp.where((element & 2) > 0, size - 1 - column, column)
+    swap = (element & 4) > 0
+    return jnp.where(swap, column * size + row, row * size + column)

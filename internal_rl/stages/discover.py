@@ -54,7 +54,8 @@ def discovery_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The discovery loss in nats per token, its parts, and how well switches match the true sub-goal changes."""
     _, e = base.lower(batch.obs, None, batch.reset)
-    found = meta.discover(e, batch.valid, key, random_switches=random_switches)
+    view = None if batch.view is None else base.lower(batch.view, None, batch.reset)[1]
+    found = meta.discover(e, batch.valid, key, random_switches=random_switches, view=view)
     _, out = base.upper(meta.decoder.control(e, found.z), None, batch.reset)
     action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
     kl = masked_mean(kl_to_standard_normal(found.mean, found.log_std), batch.valid)
@@ -88,7 +89,14 @@ def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState,
 
     def update(state: TrainState, base_params: Params) -> tuple[TrainState, dict]:
         key_data, key_noise = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch, _ = padded_batch(key_data, world, cfg.batch_size, 0.0, cfg.tie_breaking)
+        batch, _ = padded_batch(
+            key_data,
+            world,
+            cfg.batch_size,
+            0.0,
+            cfg.tie_breaking,
+            symmetric_views=cfg.encoder_view == "symmetric",
+        )
         alpha = kl_weight(cfg, state.step)
         random_switches = None
         if cfg.random_switch_steps:

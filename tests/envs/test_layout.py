@@ -78,3 +78,22 @@ def test_pairs_of_things_are_uniform_on_the_papers_grid(pair):
     cells = stacked(sample_layouts(jax.random.key(3), 50_000, 7, 8, 4))[:, pair]
     outcomes = Counter(map(tuple, cells.tolist()))
     assert chi_square(outcomes, 50_000, perm(49, 2)) > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 5])
+def test_symmetries_are_those_of_the_square(size):
+    """Eight different maps that keep neighbours neighbours, the first of them doing nothing."""
+    cells = np.arange(size**2)
+    move = jax.jit(layout.apply_symmetry, static_argnums=2)
+    moved = np.asarray(move(jnp.asarray(cells)[None], jnp.arange(8)[:, None], size))
+    np.testing.assert_array_equal(moved[0], cells)
+    np.testing.assert_array_equal(np.sort(moved, axis=1), np.tile(cells, (8, 1)))
+    # On one cell they are one map, on four cells (they move the corners) and more they are eight.
+    assert len(np.unique(moved, axis=0)) == (1 if size == 1 else 8)
+
+    def distance(a):
+        row, column = np.divmod(a, size)
+        return np.abs(row[:, None] - row) + np.abs(column[:, None] - column)
+
+    for image in moved:
+        np.testing.assert_array_equal(distance(image), distance(cells))

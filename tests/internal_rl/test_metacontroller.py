@@ -27,12 +27,16 @@ def with_(**fields) -> Config:
 
 def discover(config=SMOKE, params=None, e=E, valid=VALID, *, sample=True, key=KEY):
     params = meta_params(config) if params is None else params
-    run = jax.jit(
+    return jax.device_get(compiled(config, sample)(params, e, jnp.asarray(valid), key))
+
+
+@cache
+def compiled(config, sample):
+    return jax.jit(
         lambda params, e, valid, key: bind_meta(params, config).discover(
             e, valid, key, sample=sample
         )
     )
-    return jax.device_get(run(params, e, jnp.asarray(valid), key))
 
 
 def with_gate_logit(params, value):

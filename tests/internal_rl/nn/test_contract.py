@@ -56,11 +56,12 @@ def test_no_carry_an_initial_carry_and_a_reset_are_the_same_start(name):
     model, x = make_model(name), inputs(0, BATCH, LENGTH)
     none, y = model.call(model.params, x)
     assert none is None
-    reset = np.zeros((BATCH, LENGTH), bool)
+    reset = jnp.zeros((BATCH, LENGTH), bool)
     fresh_carry, fresh_y = model.call(model.params, x, model.init_carry(BATCH), reset)
     warm = warm_carry(model, BATCH, LENGTH)
     _, continued = model.call(model.params, x, warm, reset)
-    reset[:, 0] = True
+    # Not in place: JAX may still be reading the array that it was given.
+    reset = reset.at[:, 0].set(True)
     reset_carry, reset_y = model.call(model.params, x, warm, reset)
     _, step_y = run_steps(model, x, model.init_carry(BATCH))
     for other in (fresh_y, reset_y, step_y):

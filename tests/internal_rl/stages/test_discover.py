@@ -1,3 +1,5 @@
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +33,12 @@ def _cache(cache_dir):
     """Keep what is compiled here."""
 
 
-def loss_and_gradients(config, meta, alpha=0.3):
+def loss_and_gradients(config, meta):
+    return jax.device_get(compiled(config)(base_params(config), meta))
+
+
+@cache
+def compiled(config):
     place = world(config)
 
     @jax.jit
@@ -45,7 +52,7 @@ def loss_and_gradients(config, meta, alpha=0.3):
                 bind_meta(meta, config),
                 batch,
                 KEY,
-                jnp.float32(alpha),
+                jnp.float32(0.3),
                 config.discover,
             )
 
@@ -56,7 +63,7 @@ def loss_and_gradients(config, meta, alpha=0.3):
         _, out = bind_base(base, config).upper(controlled, None, batch.reset)
         return value, metrics, grads, batch, found, out
 
-    return jax.device_get(run(base_params(config), meta))
+    return run
 
 
 def test_loss_is_action_nll_plus_kl_at_every_token():
