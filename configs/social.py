@@ -56,7 +56,7 @@ _SHAPING_TABULAR = SocialConfig(
 )
 _MIXED_TABULAR = SocialConfig(
     name="ipd-mixed-tabular",
-    iterations=1500,
+    iterations=1200,
     game=GameConfig(episode_length=20),
     policy=PolicyConfig(noise=0.1),
     naive=NaiveConfig(policy_gradient=PolicyGradientSettings(step_size=4.0)),
@@ -88,6 +88,22 @@ _SHAPING_HAWK_LAPTOP = SocialConfig(
         ),
     ),
     runtime=RuntimeConfig(log_every=10, checkpoint_every=100),
+)
+_MIXED_HAWK_LAPTOP = replace(
+    _MIXED_TABULAR,
+    name="ipd-mixed-hawk-laptop",
+    iterations=600,
+    policy=PolicyConfig(kind="hawk", width=8, mlp_width=8),
+    pool=replace(
+        _MIXED_TABULAR.pool,
+        meta_episodes=8,
+        naive_episodes=4,
+        objective=ObjectiveSettings(
+            algorithm="reinforce",
+            optimizer=Optimizer(learning_rate=0.01, eps=1e-5, grad_clip=1.0),
+            centre="per_step",
+        ),
+    ),
 )
 _SHAPING_PAPER = SocialConfig(
     name="ipd-shaping-paper",
@@ -158,7 +174,7 @@ _CLEANUP_SMOKE = replace(
     runtime=RuntimeConfig(log_every=1, checkpoint_every=2),
 )
 
-# The analytical game. Figures 3 and 4.
+# The analytical game. Figures 3, 4, 9 and 10.
 
 _ANALYTIC_SMOKE = AnalyticConfig(
     name="analytic-smoke",
@@ -168,25 +184,30 @@ _ANALYTIC_SMOKE = AnalyticConfig(
 )
 _FIG3A = AnalyticConfig(
     name="coala-fig3a",
-    iterations=3000,
+    iterations=6000,
     agents=AnalyticSettings(num_meta=1, p_naive=1.0, start="defection"),
     runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
 )
 _FIG3B = AnalyticConfig(
     name="coala-fig3b",
-    iterations=2400,
+    iterations=4000,
     agents=AnalyticSettings(p_naive=0.0, naive_only_steps=600, start="defection"),
-    runtime=RuntimeConfig(log_every=50, checkpoint_every=1200),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
 )
 _FIG3C = AnalyticConfig(
     name="coala-fig3c",
-    iterations=4000,
+    iterations=6000,
     agents=AnalyticSettings(p_naive=0.25),
     runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
 )
 _FIG3C_META = replace(
-    _FIG3C, name="coala-fig3c-meta-only", agents=replace(_FIG3C.agents, p_naive=0.0)
+    _FIG3C,
+    name="coala-fig3c-meta-only",
+    iterations=2000,
+    agents=replace(_FIG3C.agents, p_naive=0.0),
 )
+_FIG9 = replace(_FIG3C, name="coala-fig9", agents=replace(_FIG3C.agents, start="defection"))
+_FIG10 = replace(_FIG3C, name="coala-fig10", agents=replace(_FIG3C.agents, start="tit_for_tat"))
 _LOLA_WEIGHTS = {1: 1.0, 2: 1.0, 3: 0.75, 10: 0.6, 20: 0.4}
 """Figure 4C: weight of the LOLA term by number of look-aheads."""
 
@@ -218,9 +239,11 @@ _STAG_HUNT = EmbeddedConfig(name="mupi-stag-hunt", game="stag_hunt")
 
 Preset = TypeVar("Preset", SocialConfig, AnalyticConfig, EmbeddedConfig)
 _ALL = (
-    *(_SMOKE, _SHAPING_TABULAR, _MIXED_TABULAR, _SHAPING_HAWK_LAPTOP, _SHAPING_PAPER, _MIXED_PAPER),
+    *(_SMOKE, _SHAPING_TABULAR, _MIXED_TABULAR, _SHAPING_HAWK_LAPTOP, _MIXED_HAWK_LAPTOP),
+    *(_SHAPING_PAPER, _MIXED_PAPER),
     *(_CLEANUP_SMOKE, _CLEANUP_SHAPING, _CLEANUP_MIXED),
-    *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, *_FIG4A, *_FIG4C),
+    *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, _FIG9, _FIG10),
+    *(*_FIG4A, *_FIG4C),
     *(_TWIN, _HALF_DEFECT, _STAG_HUNT),
 )
 PRESETS: dict[str, SocialConfig | AnalyticConfig | EmbeddedConfig] = {c.name: c for c in _ALL}

@@ -5,9 +5,9 @@ then draws ours beside the paper's digitised values.
 """
 
 import tyro
-from reproductions import cocoa
+from reproductions import coala, cocoa, mupi
 
-SUBCOMMANDS = {**cocoa.SUBCOMMANDS}
+SUBCOMMANDS = {**cocoa.SUBCOMMANDS, **coala.SUBCOMMANDS, **mupi.SUBCOMMANDS}
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)

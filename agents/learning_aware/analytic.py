@@ -137,8 +137,12 @@ def look_ahead_objective(
     ego: Float[Array, "5"], other: Float[Array, "5"], cfg: AnalyticSettings
 ) -> Float[Array, ""]:
     """J(φ, φ⁻ + Σ_q Δ_q), differentiated through the imagined updates Δ_q (exact LOLA-DiCE)."""
-    for _ in range(cfg.look_aheads):
-        other = naive_step(ego, other, cfg, cfg.naive_rate)
+    other, _ = jax.lax.scan(
+        lambda x, _: (naive_step(ego, x, cfg, cfg.naive_rate), None),
+        other,
+        None,
+        length=cfg.look_aheads,
+    )
     return game_returns(cfg)(ego, other)[0]
 
 

@@ -40,6 +40,9 @@ class PolicyConfig:
     """Hawk: gate blocks (the paper: heads)."""
     depth: int = 1
     """Hawk: residual blocks."""
+    memory: Literal["meta_episode", "inner_episode", "step"] = "meta_episode"
+    """Hawk: how far back it sees. meta_episode: over all inner episodes (the paper's meta agents; naive ones are reset by
+    those who play them). inner_episode, step: ablations; with step it is a memory-1 policy."""
     init_scale: float = 1.0
     """Hawk: variance scaling of the matrices; both read-outs start at zero. Not given in the paper."""
 

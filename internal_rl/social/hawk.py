@@ -5,9 +5,10 @@ the base models' ungated one, where the paper has a gated one.
 """
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
-from agents.learning_aware.policies import Policy
+from agents.learning_aware.policies import Params, Policy
 from envs.social.game import SocialGame
 from internal_rl.config import ModelConfig
 from internal_rl.networks import Network
@@ -41,9 +42,11 @@ class SocialNetwork(nnx.Module):
         _, x = self.stack(self.embed(x), None, reset)
         return self._head(x)
 
-    def step(self, x: jax.Array, carry: tuple) -> tuple[tuple, jax.Array, jax.Array]:
-        """x [B, O] → carry, logits [B, A], values [B]."""
-        carry, x = self.stack.step(self.embed(x), carry)
+    def step(
+        self, x: jax.Array, carry: tuple, reset: jax.Array | None = None
+    ) -> tuple[tuple, jax.Array, jax.Array]:
+        """x [B, O], reset [B] → carry, logits [B, A], values [B]."""
+        carry, x = self.stack.step(self.embed(x), carry, reset)
         return carry, *self._head(x)
 
     def _head(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,18 +63,29 @@ def hawk_policy(cfg: PolicyConfig, game: SocialGame) -> Policy:
     shape = nnx.eval_shape(lambda: construct(nnx.Rngs(params=0)))
     network = Network(construct, nnx.split(shape, nnx.Param)[0])
 
-    def init_carry(batch: int) -> tuple:
-        # A carry depends on sizes only, so any instance gives it.
-        return nnx.merge(network.structure, _zeros(shape)).stack.init_carry((batch,))
+    # Steps after which the memory is emptied; 0 for never.
+    span = {"meta_episode": 0, "inner_episode": game.episode_length, "step": 1}[cfg.memory]
 
-    return Policy(
-        init=network.init,
-        init_carry=init_carry,
-        step=lambda params, obs, carry: network.bind(params).step(game.encode(obs), carry),
-        parallel=lambda params, obs, reset: network.bind(params)(game.encode(obs), reset),
-    )
+    def init_carry(batch: int) -> tuple:
+        # A carry depends on sizes only, so any instance gives it. All chains are at the same step.
+        stack = nnx.merge(network.structure, _zeros(shape)).stack.init_carry((batch,))
+        return stack, jnp.zeros((), jnp.int32)
+
+    def step(params: Params, obs: jax.Array, carry: tuple) -> tuple:
+        stack, time = carry
+        reset = jnp.broadcast_to(time % span == 0, obs.shape[:1]) if span else None
+        stack, logits, values = network.bind(params).step(game.encode(obs), stack, reset)
+        return (stack, time + 1), logits, values
+
+    def parallel(params: Params, obs: jax.Array, reset: jax.Array | None) -> tuple:
+        if span:
+            starts = jnp.broadcast_to(jnp.arange(obs.shape[1]) % span == 0, obs.shape[:2])
+            reset = starts if reset is None else starts | reset
+        return network.bind(params)(game.encode(obs), reset)
+
+    return Policy(init=network.init, init_carry=init_carry, step=step, parallel=parallel)
 
 
 def _zeros(module: SocialNetwork) -> dict:
     state = nnx.to_pure_dict(nnx.split(module, nnx.Param)[1])
-    return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), state)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state)

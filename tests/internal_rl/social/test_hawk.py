@@ -1,6 +1,9 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from agents.learning_aware.shaping import against_naive
 from configs import social as presets
@@ -59,3 +62,21 @@ def test_paper_presets_have_the_papers_sizes():
     assert (pool.num_meta, pool.p_naive, pool.naive_starts) == (4, 0.75, 10)
     assert config.game.episode_length == 10
     assert pool.objective.reward_scale == 0.05
+
+
+@pytest.mark.parametrize(("memory", "span"), [("inner_episode", 3), ("step", 1)])
+def test_shorter_memories_forget(memory, span):
+    game = IteratedMatrixGame(episode_length=3)
+    policy = hawk_policy(dataclasses.replace(CFG, memory=memory), game)
+    params = trained_looking(policy.init(jax.random.key(0)))
+    obs = jnp.array([[0, 1, 2, 0, 3, 2], [0, 4, 4, 0, 3, 2]])
+    logits, _ = policy.parallel(params, obs, None)
+    carry, stepped = policy.init_carry(2), []
+    for t in range(6):
+        carry, step_logits, _ = policy.step(params, obs[:, t], carry)
+        stepped.append(step_logits)
+    np.testing.assert_allclose(jnp.stack(stepped, 1), logits, atol=1e-5)
+    # The second inner episodes are the same, the first ones are not.
+    np.testing.assert_allclose(logits[0, 3:], logits[1, 3:], atol=1e-6)
+    same = np.allclose(logits[0, 2], logits[0, 5], atol=1e-4)
+    assert same == (span == 1)

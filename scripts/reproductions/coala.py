@@ -1,0 +1,321 @@
+"""COALA's figures (arXiv 2410.18636): trains what is missing, draws it.
+
+The paper prints no numbers for its curves, so each figure's docstring and the results page state its claim. Runs are kept
+under `--runs` and continued where they were interrupted; figures share them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from agents.learning_aware.analytic import learning_curve
+from configs import social as presets
+from envs.social.analytic import extortion_fit
+from internal_rl.runs.run_dir import RunDir
+from internal_rl.social.config import AnalyticConfig, SocialConfig
+from internal_rl.social.evaluate import evaluate_run, summary
+from internal_rl.social.pipeline import load_state
+from reproductions.social_figures import column, draw, ending, origin, trained, write
+
+RUNS = Path("runs/coala")
+ESTIMATORS = ("coala", "batch_unaware", "m_fos")
+_BAND = "line: median over seeds; band: quartiles; thin: single seeds"
+Scale = Literal["tabular", "hawk", "paper"]
+
+
+def fig3(
+    seeds: int = 20, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig3")
+) -> None:
+    """Fig. 3, the analytical game: extortion of naive learners, cooperation of extortionists, mixed and pure pools.
+
+    Args:
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    names = ("coala-fig3a", "coala-fig3b", "coala-fig3c", "coala-fig3c-meta-only")
+    a, b, mixed, pure = (_analytic(name, seeds, runs) for name in names)
+    figure = Figure(figsize=(15, 4.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    draw(left, *column(a, "naive/ego_reward"), "C0", "meta")
+    draw(left, *column(a, "naive/co_reward"), "C1", "naive")
+    left.set(title="A: against naive learners, from defection", ylabel="reward per step")
+    draw(middle, *column(b, "meta/reward"), "C2", "metas against each other")
+    middle.axvline(600, color="0.3", linestyle="--", linewidth=1, label="naive learners leave")
+    middle.set(title="B: extortionists trained on each other")
+    draw(right, *column(mixed, "meta/reward"), "C2", "mixed pool, p_naive 0.25")
+    draw(right, *column(pure, "meta/reward"), "C3", "meta agents only")
+    draw(right, *column(mixed, "naive/ego_reward"), "C0", "mixed: meta against naive", "--")
+    right.set(title="C: mixed and pure pools")
+    for axes in (left, middle, right):
+        axes.set(xlabel="meta updates", ylim=(-0.35, 1.35))
+    steps, values = column(b, "meta/reward")
+    best = int(np.median(values, axis=0).argmax())
+    rows = {
+        "a": {who: ending(a, f"naive/{who}_reward") for who in ("ego", "co")},
+        "a fresh naive learner, 20 updates": evaluate_run(a, naive_updates=20)["fresh_naive"],
+        "b": {
+            "end": ending(b, "meta/reward"),
+            "best median": {"step": int(steps[best])} | summary(values[:, best]),
+        },
+        "c": {
+            "mixed": _with_count(mixed),
+            "meta only": _with_count(pure),
+            "mixed against naive": {w: ending(mixed, f"naive/{w}_reward") for w in ("ego", "co")},
+        },
+        "runs": {name: origin(r) for name, r in zip(names, (a, b, mixed, pure), strict=True)},
+    }
+    write(figure, output, rows, _BAND)
+
+
+def fig4(
+    seeds: int = 32,
+    look_aheads: tuple[int, ...] = (1, 2, 3, 10, 20),
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-fig4"),
+) -> None:
+    """Fig. 4: exact LOLA-DiCE by number of look-aheads (A), against a fresh naive learner (B), repaired (C).
+
+    Args:
+        seeds: trained at once.
+        look_aheads: imagined updates; those of the paper have a preset.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    plain = {n: _analytic(f"coala-fig4a-{n}", seeds, runs) for n in look_aheads}
+    repaired = {
+        n: _analytic(f"coala-fig4c-{n}", seeds, runs)
+        for n in look_aheads
+        if f"coala-fig4c-{n}" in presets.PRESETS
+    }
+    figure = Figure(figsize=(13, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows: dict[str, Any] = {}
+    for i, (label, found) in enumerate((("LOLA-DiCE", plain), ("with plain gradient", repaired))):
+        own = {n: ending(run, "meta/reward") for n, run in found.items()}
+        values = np.array([row["seeds"] for row in own.values()])
+        error = values.std(1, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
+        x = [look_aheads.index(n) for n in own]
+        left.errorbar(x, values.mean(1), error, color=f"C{i}", marker="o", capsize=3, label=label)
+        rows[label] = {n: row | {"mean": float(np.mean(row["seeds"]))} for n, row in own.items()}
+    left.set(xlabel="look-aheads", ylabel="reward against each other, mean and standard error")
+    left.set_xticks(range(len(look_aheads)), [str(n) for n in look_aheads])
+    left.set(title="A, C: more look-aheads cooperate less", ylim=(-0.1, 1.1))
+    run = plain[max(look_aheads)]
+    own, theirs = _fresh(run, 400)
+    draw(right, np.arange(401), own, "C0", f"LOLA-DiCE, {max(look_aheads)} look-aheads")
+    draw(right, np.arange(401), theirs, "C1", "fresh naive learner")
+    right.set(xlabel="updates of the naive learner", title="B: frozen, against a fresh learner")
+    rows["fresh naive learner"] = {"ego": summary(own[:, -1]), "co": summary(theirs[:, -1])}
+    rows["runs"] = {run.path.name: origin(run) for run in (*plain.values(), *repaired.values())}
+    write(figure, output, rows)
+
+
+def fig5(
+    scale: Scale = "tabular",
+    panels: tuple[Literal["shaping", "pool"], ...] = ("shaping", "pool"),
+    estimators: tuple[str, ...] = ESTIMATORS,
+    seeds: int = 5,
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-fig5"),
+) -> None:
+    """Fig. 5, the sampled game: shaping naive learners (A, B) and the mixed pool (C), by estimator.
+
+    Args:
+        scale: tabular and hawk take minutes to hours on a CPU, paper is for an accelerator.
+        panels: shaping draws A and B, pool draws C.
+        estimators: weights on the scores against naive learners.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    suffix = {"tabular": "tabular", "hawk": "hawk-laptop", "paper": "paper"}[scale]
+    figure = Figure(figsize=(5 * (2 * ("shaping" in panels) + ("pool" in panels)), 4.4))
+    figure.set_layout_engine("constrained")
+    axes = list(
+        figure.subplots(1, 2 * ("shaping" in panels) + ("pool" in panels), squeeze=False)[0]
+    )
+    rows: dict[str, Any] = {"runs": {}}
+    if "shaping" in panels:
+        learning, inner = axes[:2]
+        for i, name in enumerate(estimators):
+            run = _sampled(f"ipd-shaping-{suffix}", name, seeds, runs)
+            result = evaluate_run(run, episodes=32)
+            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", name)
+            for who, style in (("ego", "-"), ("co", "--")):
+                values = np.asarray(result["by_inner_episode"]["naive"][who])
+                x = np.arange(1, values.shape[1] + 1)
+                draw(inner, x, values, f"C{i}", name if who == "ego" else "", style)
+            rows[f"shaping {name}"] = result["reward"]["naive"]
+            rows["runs"][run.path.name] = origin(run)
+        learning.set(xlabel="meta updates", ylabel="meta's reward per step", title="A")
+        inner.set(xlabel="inner episode", title="B: after training (dashed: naive learner)")
+    if "pool" in panels:
+        for i, name in enumerate(estimators):
+            run = _sampled(f"ipd-mixed-{suffix}", name, seeds, runs)
+            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", name)
+            rows[f"pool {name}"] = evaluate_run(run, episodes=8)["reward"]
+            rows["runs"][run.path.name] = origin(run)
+        axes[-1].set(xlabel="meta updates", title="C: metas against each other, mixed pool")
+    write(figure, output, rows, _BAND)
+
+
+def fig6(
+    preset: str = "cleanup-shaping-paper",
+    estimators: tuple[str, ...] = ESTIMATORS,
+    seeds: int = 5,
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-fig6"),
+) -> None:
+    """Fig. 6 and 13: CleanUp-lite against naive learners: reward, zaps, cleaning, dirt and apples.
+
+    Args:
+        preset: the paper's is for an accelerator; cleanup-smoke runs in a minute.
+        estimators: weights on the scores against naive learners.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    _cleanup(preset, "naive", estimators, seeds, runs, output)
+
+
+def fig7(
+    preset: str = "cleanup-mixed-paper",
+    estimators: tuple[str, ...] = ESTIMATORS,
+    seeds: int = 5,
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-fig7"),
+) -> None:
+    """Fig. 7 and 14: CleanUp-lite in the mixed pool, meta agents against each other.
+
+    Args:
+        preset: the paper's is for an accelerator; cleanup-smoke runs in a minute.
+        estimators: weights on the scores against naive learners.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    _cleanup(preset, "meta", estimators, seeds, runs, output)
+
+
+def fig8(
+    seeds: int = 20, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig8")
+) -> None:
+    """Fig. 8: zero-determinant extortion explains learned shapers far better than random policies.
+
+    Args:
+        seeds: of fig3's shaping run, and random policies.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    learned = load_state(_analytic("coala-fig3a", seeds, runs)).params[:, 0]
+    random = jax.random.normal(jax.random.key(1), learned.shape)
+    rows: dict[str, Any] = {}
+    figure = Figure(figsize=(5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, policies) in enumerate((("learned", learned), ("random", random))):
+        chi, slope, error = (np.asarray(x) for x in jax.vmap(extortion_fit)(policies))
+        rows[name] = {
+            "mean squared error": summary(error),
+            "extortion": summary(chi),
+            "slope": summary(slope),
+        }
+        axes.semilogx(np.sort(error), np.linspace(0, 1, len(error)), color=f"C{i}", label=name)
+    axes.set(xlabel="mean squared error of the fit", ylabel="share of policies below")
+    write(figure, output, rows)
+
+
+def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig9")) -> None:
+    """Fig. 9 and 10: the mixed pool from mutual defection and from mutual tit-for-tat.
+
+    Args:
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    rows: dict[str, Any] = {}
+    starts = (("coala-fig9", "from defection"), ("coala-fig10", "from tit-for-tat"))
+    for axes, (name, title) in zip(figure.subplots(1, 2), starts, strict=True):
+        run = _analytic(name, seeds, runs)
+        draw(axes, *column(run, "meta/reward"), "C2", "metas against each other")
+        draw(axes, *column(run, "naive/ego_reward"), "C0", "meta against naive")
+        draw(axes, *column(run, "naive/co_reward"), "C1", "naive against meta")
+        axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
+        rows[title] = _with_count(run) | {"naive": ending(run, "naive/ego_reward")}
+        rows[title]["run"] = origin(run)
+    write(figure, output, rows, _BAND)
+
+
+SUBCOMMANDS = {
+    "coala-fig3": fig3,
+    "coala-fig4": fig4,
+    "coala-fig5": fig5,
+    "coala-fig6": fig6,
+    "coala-fig7": fig7,
+    "coala-fig8": fig8,
+    "coala-fig9": fig9,
+}
+
+
+def _analytic(name: str, seeds: int, runs: Path) -> RunDir:
+    return trained(presets.get(name, AnalyticConfig), runs / name, seeds)
+
+
+def _sampled(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
+    config = presets.get(name, SocialConfig)
+    config = replace(config, pool=replace(config.pool, estimator=estimator))
+    if name == "ipd-mixed-tabular" and estimator != "coala":
+        config = replace(config, iterations=600)  # their curves are flat at 0
+    return trained(config, runs / f"{name}-{estimator}", seeds)
+
+
+def _with_count(run: RunDir) -> dict[str, Any]:
+    result = ending(run, "meta/reward")
+    return result | {"seeds at 0.9 or more": int(sum(v >= 0.9 for v in result["seeds"]))}
+
+
+def _fresh(run: RunDir, updates: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards of the first agent and of a fresh naive learner over its updates, [seeds, updates + 1] each."""
+    config = run.load_config(AnalyticConfig).agents
+    params = load_state(run).params[:, 0]
+    starts = jax.random.normal(jax.random.key(2), (params.shape[0], 8, 5))
+
+    def one(ego: jax.Array, first: jax.Array):
+        return jax.vmap(lambda s: learning_curve(ego, s, config, updates))(first)
+
+    own, theirs = jax.jit(jax.vmap(one))(params, starts)
+    return np.asarray(own.mean(1)), np.asarray(theirs.mean(1))
+
+
+def _cleanup(
+    preset: str, kind: str, estimators: Sequence[str], seeds: int, runs: Path, output: Path
+) -> None:
+    shown = {
+        "ego_reward": "reward per step",
+        "ego_zapped": "zapped per step",
+        "ego_cleaned": "cleaned per step",
+        "co_cleaned": "co-player cleaned per step",
+        "dirt": "dirty cells",
+        "apples": "apples",
+    }
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    panels = figure.subplots(2, 3).reshape(-1)
+    rows: dict[str, Any] = {}
+    for i, name in enumerate(estimators):
+        config = presets.get(preset, SocialConfig)
+        config = replace(config, pool=replace(config.pool, estimator=name))
+        run = trained(config, runs / f"{preset}-{name}", seeds)
+        for axes, (metric, label) in zip(panels, shown.items(), strict=True):
+            draw(axes, *column(run, f"{kind}/{metric}"), f"C{i}", name)
+            axes.set(xlabel="meta updates", ylabel=label)
+        rows[name] = {metric: ending(run, f"{kind}/{metric}", 1) for metric in shown}
+        own, theirs = (column(run, f"{kind}/{who}_cleaned")[1][:, -1] for who in ("ego", "co"))
+        rows[name]["difference of cleaning"] = summary(np.abs(own - theirs))
+        rows[name]["run"] = origin(run)
+    write(figure, output, rows, _BAND)

@@ -1,0 +1,80 @@
+"""What the figures of the social papers share: runs that are continued, curves with quartiles, JSON beside the PNG."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from internal_rl.errors import UserError
+from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.loop import timing_totals
+from internal_rl.runs.run_dir import RunDir, is_run, write_json
+from internal_rl.runs.statistics import median_and_quartiles
+from internal_rl.social.config import AnalyticConfig, SocialConfig
+from internal_rl.social.evaluate import summary
+from internal_rl.social.pipeline import run_analytic, run_social
+
+
+def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> RunDir:
+    """Start a run, go on with it, or take it as it is if it is done (it may have more seeds)."""
+    enable_compilation_cache()
+    resume = is_run(path)
+    if resume:
+        run = RunDir(path)
+        if run.info["num_seeds"] < seeds:
+            raise UserError(
+                f"{path} has {run.info['num_seeds']} seeds; allowed here: at least {seeds}"
+            )
+        if run.info["status"] == "done":
+            return run
+    if isinstance(config, SocialConfig):
+        return run_social(config, path, seeds=seeds, resume=resume)
+    return run_analytic(config, path, seeds=seeds, resume=resume)
+
+
+def column(run: RunDir, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps [n], values [seeds, n]) of a metric."""
+    metrics = read_metrics(run)
+    values = metrics[name]
+    return metrics["step"], (values[:, None] if values.ndim == 1 else values).T
+
+
+def draw(axes: Axes, x: Any, y: np.ndarray, colour: str, label: str, style: str = "-") -> None:
+    """Median over seeds, quartiles as a band, single seeds thinly; y [seeds, n]."""
+    middle, low, high = median_and_quartiles(y)
+    axes.plot(x, middle, style, color=colour, linewidth=2, label=label)
+    if y.shape[0] > 1:
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(x, y.T, style, color=colour, alpha=0.25, linewidth=0.5)
+
+
+def ending(run: RunDir, name: str, points: int = 4) -> dict[str, Any]:
+    """Summary over seeds of the mean of a metric's last logged points."""
+    _, values = column(run, name)
+    return summary(values[:, -points:].mean(1))
+
+
+def origin(run: RunDir) -> dict[str, Any]:
+    """Commit and seconds behind a run."""
+    return {"git": run.info["git"], "seeds": run.info["num_seeds"], **timing_totals(run)}
+
+
+def write(figure: Figure, output: Path, rows: Mapping[str, Any], note: str = "") -> None:
+    """The PNG, the JSON beside it, and the numbers on stdout."""
+    for axes in figure.axes:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    if note:
+        figure.supxlabel(note, fontsize="small", color="0.3")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output.with_suffix(".png"), dpi=130)
+    write_json(output.with_suffix(".json"), dict(rows))
+    print(json.dumps(rows, indent=2))
+    print(output.with_suffix(".png"))
