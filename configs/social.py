@@ -11,6 +11,7 @@ from agents.learning_aware.naive import ActorCriticSettings, PolicyGradientSetti
 from agents.learning_aware.objectives import ObjectiveSettings
 from agents.learning_aware.optim import Optimizer
 from agents.learning_aware.population import PoolSettings
+from agents.learning_aware.predictive import PredictiveSettings
 from internal_rl.config import RuntimeConfig
 from internal_rl.errors import UserError, nearest
 from internal_rl.social.config import (
@@ -19,6 +20,7 @@ from internal_rl.social.config import (
     GameConfig,
     NaiveConfig,
     PolicyConfig,
+    PredictiveConfig,
     SocialConfig,
 )
 
@@ -56,7 +58,7 @@ _SHAPING_TABULAR = SocialConfig(
 )
 _MIXED_TABULAR = SocialConfig(
     name="ipd-mixed-tabular",
-    iterations=1200,
+    iterations=700,
     game=GameConfig(episode_length=20),
     policy=PolicyConfig(noise=0.1),
     naive=NaiveConfig(policy_gradient=PolicyGradientSettings(step_size=4.0)),
@@ -76,14 +78,14 @@ _HAWK_NAIVE = NaiveConfig(rule="actor_critic", policy=_HAWK)
 _PPO = ObjectiveSettings(reward_scale=0.05)
 _SHAPING_HAWK_LAPTOP = SocialConfig(
     name="ipd-shaping-hawk-laptop",
-    iterations=300,
+    iterations=600,
     policy=PolicyConfig(kind="hawk", width=16, mlp_width=16),
     naive=NaiveConfig(),
     pool=PoolSettings(
         inner_episodes=10,
         objective=ObjectiveSettings(
             algorithm="reinforce",
-            optimizer=Optimizer(learning_rate=0.01, eps=1e-5, grad_clip=1.0),
+            optimizer=Optimizer(learning_rate=0.005, eps=1e-5, grad_clip=1.0),
             centre="per_step",
         ),
     ),
@@ -190,9 +192,9 @@ _FIG3A = AnalyticConfig(
 )
 _FIG3B = AnalyticConfig(
     name="coala-fig3b",
-    iterations=4000,
-    agents=AnalyticSettings(p_naive=0.0, naive_only_steps=600, start="defection"),
-    runtime=RuntimeConfig(log_every=50, checkpoint_every=1000),
+    iterations=2400,
+    agents=AnalyticSettings(p_naive=0.0, naive_only_steps=600),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=600),
 )
 _FIG3C = AnalyticConfig(
     name="coala-fig3c",
@@ -237,16 +239,48 @@ _HALF_DEFECT = EmbeddedConfig(
 )
 _STAG_HUNT = EmbeddedConfig(name="mupi-stag-hunt", game="stag_hunt")
 
-Preset = TypeVar("Preset", SocialConfig, AnalyticConfig, EmbeddedConfig)
+# Predictive policy improvement (arXiv 2602.16301).
+
+_PPI_PAPER = PredictiveConfig(name="ppi-paper")
+_PPI_LAPTOP = PredictiveConfig(
+    name="ppi-laptop",
+    iterations=4,
+    game=GameConfig(episode_length=30),
+    agents=PredictiveSettings(
+        rollouts=8,
+        depth=8,
+        pretrain_games=4096,
+        games=256,
+        phases=4,
+        epochs=20,
+        batch=64,
+        learning_rate=3e-3,
+    ),
+    hidden=32,
+)
+_PPI_SMOKE = PredictiveConfig(
+    name="ppi-smoke",
+    iterations=2,
+    game=GameConfig(episode_length=4),
+    agents=PredictiveSettings(
+        rollouts=2, depth=2, pretrain_games=32, games=8, phases=2, epochs=2, batch=8
+    ),
+    embed=4,
+    hidden=8,
+)
+
+Preset = TypeVar("Preset", SocialConfig, AnalyticConfig, EmbeddedConfig, PredictiveConfig)
 _ALL = (
     *(_SMOKE, _SHAPING_TABULAR, _MIXED_TABULAR, _SHAPING_HAWK_LAPTOP, _MIXED_HAWK_LAPTOP),
     *(_SHAPING_PAPER, _MIXED_PAPER),
     *(_CLEANUP_SMOKE, _CLEANUP_SHAPING, _CLEANUP_MIXED),
     *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, _FIG9, _FIG10),
     *(*_FIG4A, *_FIG4C),
-    *(_TWIN, _HALF_DEFECT, _STAG_HUNT),
+    *(_TWIN, _HALF_DEFECT, _STAG_HUNT, _PPI_SMOKE, _PPI_LAPTOP, _PPI_PAPER),
 )
-PRESETS: dict[str, SocialConfig | AnalyticConfig | EmbeddedConfig] = {c.name: c for c in _ALL}
+PRESETS: dict[str, SocialConfig | AnalyticConfig | EmbeddedConfig | PredictiveConfig] = {
+    c.name: c for c in _ALL
+}
 
 
 def get(name: str, kind: type[Preset]) -> Preset:

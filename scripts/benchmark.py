@@ -4,9 +4,14 @@ Each sub-command is the function `main` of one module in scripts/benchmarks/.
 """
 
 import tyro
-from benchmarks import credit, env, stages
+from benchmarks import credit, env, social, stages
 
-SUBCOMMANDS = {"env": env.main, "credit": credit.main, "stages": stages.main}
+SUBCOMMANDS = {
+    "env": env.main,
+    "credit": credit.main,
+    "social": social.main,
+    "stages": stages.main,
+}
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)

@@ -6,8 +6,10 @@ shaping.py       the batched co-player shaping POMDP: meta-episodes against lear
 estimators.py    COALA-PG and its relatives as weights on the scores; batch λ-returns
 objectives.py    losses of a meta agent: score-weighted, A2C, PPO
 population.py    the training iteration of a pool of meta agents
+lola.py          LOLA-DiCE from sampled rollouts
 analytic.py      exact-gradient versions in the memory-1 game, LOLA, LOLA-DiCE
 mixture.py       embedded Bayesian agents: mixtures over universes, planning
 sequences.py     the same for open-loop classes, in closed form
+predictive.py    predictive policy improvement: a sequence model as world and self-model
 equilibria.py    checks of (subjective) embedded equilibria
 """

@@ -187,7 +187,12 @@ def make_update(
         """Mean return against the other meta agents [P - 1, 5]."""
         return jnp.mean(jax.vmap(lambda other: game(ego, other)[0])(others))
 
+    # Nobody to learn from: the exact updates of naive learners are nearly all of the cost.
+    naive_exists = cfg.p_naive > 0 or cfg.naive_only_steps > 0
+
     def shaping(ego, others, starts, weight):
+        if not naive_exists:
+            return plain(ego, others), {}
         against_naive, naive = jax.vmap(lambda start: shaping_objective(ego, start, cfg))(starts)
         metrics = {"naive/ego_reward": jnp.mean(against_naive), "naive/co_reward": jnp.mean(naive)}
         objective = weight * jnp.mean(against_naive)

@@ -36,10 +36,10 @@ def make_optimizer(cfg: Optimizer) -> optax.GradientTransformation:
             raise ValueError(f"optimizer is '{cfg.kind}'; allowed: adam, adamw, sgd")
     if cfg.grad_clip > 0:
         transform = optax.chain(optax.clip_by_global_norm(cfg.grad_clip), transform)
-    return _standard_promotion(transform)
+    return standard_promotion(transform)
 
 
-def _standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+def standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:
     """optax raises β to an integer count, which jax's strict type promotion (on in the tests) forbids."""
 
     def init(params):

@@ -6,5 +6,7 @@ hawk.py        long-context policy on the Hawk mixer
 pipeline.py    training runs: pools and the analytical game
 evaluate.py    per-inner-episode curves, cooperation per state
 embedded.py    embedded Bayesian agents, exact tables
-commands.py    `internal-rl social train|evaluate|analytic|embedded`
+predictor.py   GRU world and self-model of predictive agents
+film.py        GIF of a CleanUp-lite episode
+cli.py         `internal-rl social train|evaluate|analytic|embedded|predictive`
 """

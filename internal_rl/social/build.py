@@ -2,7 +2,7 @@
 
 import math
 
-from agents.learning_aware import analytic, naive, population
+from agents.learning_aware import analytic, naive, population, predictive
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.policies import Policy, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
@@ -18,6 +18,7 @@ from internal_rl.social.config import (
     GameConfig,
     NaiveConfig,
     PolicyConfig,
+    PredictiveConfig,
     SocialConfig,
 )
 from internal_rl.social.hawk import hawk_policy
@@ -34,6 +35,14 @@ def make_game(cfg: GameConfig) -> SocialGame:
         )
     payoffs = payoffs_by_name(cfg.name)
     return _checked("game", lambda: IteratedMatrixGame(payoffs, cfg.episode_length))
+
+
+def make_matrix_game(cfg: GameConfig) -> IteratedMatrixGame:
+    """The game of `cfg`. Raises `UserError` if it is no matrix game of two actions."""
+    game = make_game(cfg)
+    if not isinstance(game, IteratedMatrixGame) or game.num_actions != 2:
+        raise UserError(f"game.name is '{cfg.name}'; allowed: matrix games with two actions")
+    return game
 
 
 def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Policy:
@@ -113,6 +122,21 @@ def validate_embedded(config: EmbeddedConfig) -> None:
             raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")
     if not 1 <= config.rounds <= 60:
         raise UserError(f"rounds is {config.rounds}; allowed: 1 to 60")
+
+
+def validate_predictive(config: PredictiveConfig) -> None:
+    """Raise `UserError` unless predictive agents can be trained with `config`."""
+    _check_types(config)
+    make_matrix_game(config.game)
+    _checked("agents", lambda: predictive.check(config.agents, make_matrix_game(config.game)))
+    for name in ("embed", "hidden"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name} is {getattr(config, name)}; allowed: at least 1")
+    if config.iterations > config.agents.phases:
+        raise UserError(
+            f"iterations is {config.iterations}; allowed: at most agents.phases ({config.agents.phases})"
+        )
+    check_steps("iterations", config.iterations, config.runtime)
 
 
 def _check_types(config) -> None:

@@ -1,4 +1,4 @@
-"""`internal-rl social train|analytic|evaluate|embedded`.
+"""`internal-rl social train|analytic|evaluate|embedded|predictive`.
 
 A preset (--preset) is a complete config; further flags change single fields.
 """
@@ -14,6 +14,7 @@ import tyro
 
 from agents.learning_aware.analytic import AnalyticSettings
 from agents.learning_aware.population import PoolSettings
+from agents.learning_aware.predictive import PredictiveSettings
 from configs import social as presets
 from internal_rl.cli import RunFlags
 from internal_rl.config import RuntimeConfig
@@ -25,6 +26,7 @@ from internal_rl.social.config import (
     GameConfig,
     NaiveConfig,
     PolicyConfig,
+    PredictiveConfig,
     SocialConfig,
 )
 
@@ -98,6 +100,25 @@ class Embedded:
     """Replace an existing output file."""
 
 
+@dataclass
+class Predictive(RunFlags):
+    """Train two agents that improve on a sequence model's predictions of their games, in phases."""
+
+    preset: str = "ppi-laptop"
+    """Named config to start from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 0
+    """Phases."""
+    game: GameConfig = field(default_factory=GameConfig)
+    agents: PredictiveSettings = field(default_factory=PredictiveSettings)
+    embed: int = 0
+    """Width of the embeddings."""
+    hidden: int = 0
+    """Width of the GRU."""
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
 def main(argv: Sequence[str]) -> int:
     """`argv` without `social`; returns the exit code. Raises UserError for the user's mistakes."""
     if not argv or argv[0] in ("-h", "--help"):
@@ -121,7 +142,7 @@ def main(argv: Sequence[str]) -> int:
 def usage() -> str:
     """Help of the family."""
     lines = ["usage: internal-rl social COMMAND [flags]", ""]
-    lines += [f"  {n:9} {(c.__doc__ or '').splitlines()[0]}" for n, (c, _) in COMMANDS.items()]
+    lines += [f"  {n:10} {(c.__doc__ or '').splitlines()[0]}" for n, (c, _) in COMMANDS.items()]
     lines.append("")
     for name, kind in _KINDS.items():
         lines.append(f"presets of {name}: {', '.join(presets.names(kind))}")
@@ -150,7 +171,7 @@ def parse(name: str, argv: Sequence[str]) -> Any:
     )
 
 
-def resolve(args: Train | Analytic | Embedded) -> Any:
+def resolve(args: Train | Analytic | Embedded | Predictive) -> Any:
     """The config that the flags describe."""
     kind = _KINDS[type(args).__name__.lower()]
     names = {f.name for f in dataclasses.fields(kind)} - {"name"}
@@ -170,6 +191,13 @@ def _analytic(args: Analytic) -> None:
 
     run = run_analytic(resolve(args), args.run, **_flags(args))
     print(f"social analytic: done, in {run.path}")
+
+
+def _predictive(args: Predictive) -> None:
+    from internal_rl.social.pipeline import run_predictive
+
+    run = run_predictive(resolve(args), args.run, **_flags(args))
+    print(f"social predictive: done, in {run.path}")
 
 
 def _evaluate(args: Evaluate) -> None:
@@ -217,10 +245,12 @@ _KINDS: dict[str, type] = {
     "train": SocialConfig,
     "analytic": AnalyticConfig,
     "embedded": EmbeddedConfig,
+    "predictive": PredictiveConfig,
 }
 COMMANDS: dict[str, tuple[type, Callable]] = {
     "train": (Train, _train),
     "analytic": (Analytic, _analytic),
     "evaluate": (Evaluate, _evaluate),
     "embedded": (Embedded, _embedded),
+    "predictive": (Predictive, _predictive),
 }

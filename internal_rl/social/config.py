@@ -6,6 +6,7 @@ from typing import Literal
 from agents.learning_aware.analytic import AnalyticSettings
 from agents.learning_aware.naive import ActorCriticSettings, PolicyGradientSettings
 from agents.learning_aware.population import PoolSettings
+from agents.learning_aware.predictive import PredictiveSettings
 from internal_rl.config import RuntimeConfig
 
 
@@ -111,3 +112,24 @@ class EmbeddedConfig:
     """open_loop: all action sequences, uniform. half_defect: half of the mass on always-defect, the rest as before."""
     rounds: int = 12
     """Rounds played."""
+
+
+@dataclass(frozen=True)
+class PredictiveConfig:
+    """Two agents that improve on their own sequence model's predictions (`internal-rl social predictive`)."""
+
+    name: str = "custom"
+    """Name of the preset it came from."""
+    seed: int = 0
+    """The one seed of the run."""
+    iterations: int = 30
+    """Phases."""
+    game: GameConfig = GameConfig(episode_length=100)
+    agents: PredictiveSettings = field(default_factory=PredictiveSettings)
+    embed: int = 32
+    """Width of the embeddings of observations, rewards and actions."""
+    hidden: int = 128
+    """Width of the GRU."""
+    runtime: RuntimeConfig = field(
+        default_factory=lambda: RuntimeConfig(log_every=1, checkpoint_every=1)
+    )

@@ -21,6 +21,7 @@ from internal_rl.runs.plots import learning_curves
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.runs.statistics import iqm, median_and_quartiles, stratified_bootstrap_ci
 from internal_rl.social.config import AnalyticConfig, SocialConfig
+from internal_rl.social.film import film
 from internal_rl.social.pipeline import load_state, parts
 
 
@@ -44,7 +45,7 @@ def evaluate_run(
 
 
 def draw_run(run: RunDir, result: dict[str, Any], folder: Path) -> list[Path]:
-    """Learning curves of a run and, for sampled games, reward per inner episode. Returns the files."""
+    """Learning curves of a run; for sampled games reward per inner episode, for CleanUp-lite a GIF. Returns the files."""
     metrics = read_metrics(run)
     names = {
         "meta/ego_reward": "metas against each other",
@@ -67,6 +68,8 @@ def draw_run(run: RunDir, result: dict[str, Any], folder: Path) -> list[Path]:
         paths.append(
             draw(folder / "inner_episodes.png", inner, xlabel="inner episode", title=title)
         )
+    if run.stage == "social" and run.load_config(SocialConfig).game.name == "cleanup":
+        paths.append(film(run, folder / "episode.gif"))
     return paths
 
 

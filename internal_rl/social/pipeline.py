@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from agents.learning_aware import analytic, population
+from agents.learning_aware import analytic, population, predictive
 from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
@@ -14,14 +14,18 @@ from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.build import (
     make_game,
     make_learner,
+    make_matrix_game,
     make_policy,
     validate_analytic,
+    validate_predictive,
     validate_social,
 )
-from internal_rl.social.config import AnalyticConfig, SocialConfig
+from internal_rl.social.config import AnalyticConfig, PredictiveConfig, SocialConfig
+from internal_rl.social.predictor import gru_predictor
 
 STAGES = {"social": SocialConfig, "social_analytic": AnalyticConfig}
-ConfigT = TypeVar("ConfigT", SocialConfig, AnalyticConfig)
+"""Stages that `evaluate` knows."""
+ConfigT = TypeVar("ConfigT", SocialConfig, AnalyticConfig, PredictiveConfig)
 
 
 def run_social(
@@ -67,6 +71,33 @@ def run_analytic(
         lambda key: analytic.init(config.agents, key),
         analytic.make_update(config.agents),
         "meta/reward" if config.agents.num_meta > 1 else "naive/ego_reward",
+        seeds,
+        resume,
+        progress,
+    )
+
+
+def run_predictive(
+    config: PredictiveConfig,
+    path: Path,
+    *,
+    seeds: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> RunDir:
+    """Train two predictive agents in `path`."""
+    run, config, seeds = _open(
+        "social_predictive", config, path, validate_predictive, seeds, resume, overwrite
+    )
+    game = make_matrix_game(config.game)
+    predictor = gru_predictor(game.num_observations, game.num_actions, config.embed, config.hidden)
+    return _train(
+        run,
+        config,
+        lambda key: predictive.init(config.agents, game, predictor, key),
+        predictive.make_update(config.agents, game, predictor),
+        "loss",
         seeds,
         resume,
         progress,

@@ -271,7 +271,7 @@ def _sampled(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
     config = presets.get(name, SocialConfig)
     config = replace(config, pool=replace(config.pool, estimator=estimator))
     if name == "ipd-mixed-tabular" and estimator != "coala":
-        config = replace(config, iterations=600)  # their curves are flat at 0
+        config = replace(config, iterations=300)  # their curves are flat at 0
     return trained(config, runs / f"{name}-{estimator}", seeds)
 
 

@@ -2,14 +2,27 @@ import json
 import shlex
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
 from configs import social as presets
 from internal_rl.cli import main
+from internal_rl.runs.run_dir import open_run
 from internal_rl.social import cli
-from internal_rl.social.build import validate_analytic, validate_embedded, validate_social
-from internal_rl.social.config import AnalyticConfig, EmbeddedConfig, SocialConfig
+from internal_rl.social.build import (
+    validate_analytic,
+    validate_embedded,
+    validate_predictive,
+    validate_social,
+)
+from internal_rl.social.config import (
+    AnalyticConfig,
+    EmbeddedConfig,
+    PredictiveConfig,
+    SocialConfig,
+)
+from internal_rl.social.film import film
 
 ROOT = Path(__file__).parents[3]
 QUICK = ("--no-progress",)
@@ -26,6 +39,7 @@ def test_every_preset_is_valid():
             SocialConfig: validate_social,
             AnalyticConfig: validate_analytic,
             EmbeddedConfig: validate_embedded,
+            PredictiveConfig: validate_predictive,
         }[type(preset)]
         check(preset)
 
@@ -51,6 +65,24 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     assert "exists; choose another name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_cleanup_trains_and_is_filmed(tmp_path):
+    run = tmp_path / "run"
+    small = (
+        "--policy.width 4 --policy.mlp-width 4 --naive.policy.width 4 --naive.policy.mlp-width 4"
+    )
+    flags = ("--preset", "cleanup-smoke", "--run", str(run), *QUICK, *small.split())
+    assert main(["social", "train", *flags]) == 0
+    last = lines(run)[-1]
+    assert 0 <= last["meta/dirt"] <= 5
+    assert 0 <= last["naive/ego_zapped"] <= 1
+    film(open_run(run), tmp_path / "episode.gif")
+    frames = imageio.imread(tmp_path / "episode.gif", index=None)
+    assert frames.shape[1:] == (160, 128, 3)
+    assert 2 <= len(frames) <= 8  # neighbours that look alike share a frame
+    assert (frames[0] != frames[-1]).any()
+
+
 def test_analytic(tmp_path):
     run = tmp_path / "run"
     command = ["social", "analytic", "--preset", "analytic-smoke", "--run", str(run), *QUICK]
@@ -59,6 +91,15 @@ def test_analytic(tmp_path):
     result = json.loads((run / "evaluation.json").read_text())
     assert len(result["mutual_reward"]["seeds"]) == 2
     assert 0 <= result["cooperation"]["DC"]["median"] <= 1
+
+
+@pytest.mark.slow
+def test_predictive(tmp_path):
+    run = tmp_path / "run"
+    assert main(["social", "predictive", "--preset", "ppi-smoke", "--run", str(run), *QUICK]) == 0
+    first, second = lines(run)
+    assert 0 <= second["tabular/ego_cooperation"] <= 1
+    assert np.isfinite([first["loss"], second["loss"]]).all()
 
 
 def test_embedded(tmp_path, capsys):
@@ -86,6 +127,9 @@ def test_embedded(tmp_path, capsys):
         ("train --iterations 7", "iterations is 7; allowed: a positive multiple of"),
         ("train --preset coala-fig3a", "unknown preset 'coala-fig3a'; did you mean"),
         ("analytic --agents.discount 1", "discount is 1.0; allowed: in [0, 1)"),
+        ("predictive --game.name cleanup", "game.name is 'cleanup'; allowed: matrix games"),
+        ("predictive --agents.rollouts 0", "rollouts is 0; allowed: at least 1"),
+        ("predictive --iterations 5", "iterations is 5; allowed: at most agents.phases (4)"),
         ("learn", "unknown command 'social learn'; did you mean"),
     ],
 )

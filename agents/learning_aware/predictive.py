@@ -1,0 +1,347 @@
+"""Predictive policy improvement: a sequence model of the game is world model and self-model at once (arXiv 2602.16301).
+
+Per round a player sees o_t, is paid r_t for the last round, and chooses a_t; the model predicts each from everything
+before it. It acts by π(a) ∝ p(a) exp(β Q̂(a)), with Q̂ from rollouts *inside the model*, which also plays the agent's own
+later actions. A phase re-initialises the model, fits it to all data so far, plays games, and appends them. Co-players are
+the other learning agent and random memory-1 tables; nobody is told who is who, and nothing learns by gradient inside a
+game: adapting in context is what makes agents shapeable. Letters: P agents, G games, T rounds, R rollouts, A actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from agents.learning_aware.optim import standard_promotion
+from agents.learning_aware.policies import Carry, Params, sample
+from envs.social.matrix import IteratedMatrixGame
+
+AGENTS = 2
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model of o_0, r_0, a_0, o_1, r_1, a_1, …, as functions on a batch of games [B].
+
+    Attributes:
+        init: key → parameters.
+        init_carry: B → state before o_0.
+        observe: parameters, carry, o_t → carry, mean of r_t [B].
+        receive: parameters, carry, r_t → carry, logits of a_t [B, A].
+        act: parameters, carry, a_t → carry, logits of o_{t+1} [B, O].
+        loss: parameters, Games of one player → mean loss per round.
+    """
+
+    init: Callable[[jax.Array], Params]
+    init_carry: Callable[[int], Carry]
+    observe: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+    receive: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+    act: Callable[[Params, Carry, jax.Array], tuple[Carry, jax.Array]]
+    loss: Callable[[Params, "Games"], jax.Array]
+
+
+@struct.dataclass
+class Games:
+    """Whole games from one player's side; leading axes may precede.
+
+    Attributes:
+        obs, reward: [..., T + 1], the last ones after the last action; r_0 = 0.
+        action: [..., T].
+    """
+
+    obs: Int[Array, "*g t"]
+    reward: Float[Array, "*g t"]
+    action: Int[Array, "*g s"]
+
+
+@dataclass(frozen=True)
+class PredictiveSettings:
+    """Defaults are the paper's where it gives one."""
+
+    beta: float = 100.0
+    """β of exp(β Q̂). The paper's 0.01 can only be its inverse: as β it would tilt a policy by at most e^0.3 a phase."""
+    rollouts: int = 32
+    """R per action. Not given in the paper."""
+    depth: int = 15
+    """Rounds a rollout looks ahead; it ends with the game."""
+    discount: float = 1.0
+    """γ inside rollouts. Not given in the paper."""
+    tabular_share: float = 0.5
+    """Share of games against random memory-1 tables; the rest is against the other learning agent."""
+    pretrain_games: int = 200_000
+    """Games between random tables that the first model is fitted to."""
+    games: int = 20_000
+    """G: games of each agent in a phase."""
+    phases: int = 30
+    """How many phases the memory has room for."""
+    epochs: int = 10
+    """Passes over all data in a phase; minibatches are drawn with replacement."""
+    batch: int = 256
+    """Games in a minibatch."""
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-2
+    b2: float = 0.98
+    """Second-moment decay of AdamW."""
+    grad_clip: float = 1.0
+    """Global norm."""
+
+
+@struct.dataclass
+class PredictiveState:
+    """Both agents' models and memories; `step` counts phases, `filled` games in each memory."""
+
+    step: jax.Array
+    key: jax.Array
+    params: Params  # leaves [P, ...]
+    memory: Games  # [P, N, ...]
+    filled: jax.Array
+
+
+def check(cfg: PredictiveSettings, game: IteratedMatrixGame) -> None:
+    """Raise ValueError naming the first wrong field, its value and what is allowed."""
+    if game.num_players != 2:
+        raise ValueError(f"the game has {game.num_players} players; allowed: 2")
+    for name in ("rollouts", "depth", "pretrain_games", "games", "phases", "epochs", "batch"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
+    for name in ("tabular_share", "discount"):
+        if not 0 <= getattr(cfg, name) <= 1:
+            raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
+    if cfg.beta < 0:
+        raise ValueError(f"beta is {cfg.beta}; allowed: at least 0")
+    if not cfg.learning_rate > 0:
+        raise ValueError(f"learning_rate is {cfg.learning_rate}; allowed: above 0")
+
+
+def rollout_values(
+    key: PRNGKeyArray,
+    predictor: Predictor,
+    params: Params,
+    carry: Carry,
+    num_actions: int,
+    cfg: PredictiveSettings,
+    rounds_left: Int[Array, ""] | int,
+) -> Float[Array, "B A"]:
+    """Q̂(a): mean return of R rollouts inside the model after each own action a.
+
+    Args:
+        carry: state of a batch of B games after r_t.
+        rounds_left: rounds that are still to be paid, this one included; rollouts go no further.
+    """
+
+    def rollout(key: PRNGKeyArray, action: Int[Array, ""]) -> Float[Array, " B"]:
+        batch = _batch_of(carry)
+        start, logits = predictor.act(params, carry, jnp.full((batch,), action))
+        uniform = jax.random.uniform(key, (cfg.depth, 2, batch))
+
+        def step(inner, inputs):
+            state, obs_logits, total = inner
+            k, draws = inputs
+            state, reward = predictor.observe(params, state, sample(draws[0], obs_logits))
+            weight = jnp.where(k < rounds_left, cfg.discount ** k.astype(jnp.float32), 0.0)
+            state, own = predictor.receive(params, state, reward)
+            state, obs_logits = predictor.act(params, state, sample(draws[1], own))
+            return (state, obs_logits, total + weight * reward), None
+
+        ks = jnp.arange(cfg.depth)
+        (_, _, total), _ = jax.lax.scan(step, (start, logits, jnp.zeros(batch)), (ks, uniform))
+        return total
+
+    keys = jax.random.split(key, (num_actions, cfg.rollouts))
+    each = jax.vmap(jax.vmap(rollout, in_axes=(0, None)))(keys, jnp.arange(num_actions))
+    return jnp.mean(each, axis=1).T
+
+
+def improved(
+    logits: Float[Array, "*b A"], values: Float[Array, "*b A"], beta: float
+) -> Float[Array, "*b A"]:
+    """Logits of π(a) ∝ p(a) exp(β Q(a))."""
+    return jax.nn.log_softmax(logits) + beta * values
+
+
+def tabular_logits(key: PRNGKeyArray, games: int, num_observations: int) -> Float[Array, "G O"]:
+    """Random memory-1 opponents: P(C | o) ~ U(0, 1), as logits."""
+    p = jax.random.uniform(key, (games, num_observations), minval=1e-6, maxval=1 - 1e-6)
+    return jnp.log(p) - jnp.log1p(-p)
+
+
+Player = tuple[Callable[[PRNGKeyArray, Any, jax.Array, jax.Array, jax.Array], tuple], Any]
+"""(act: key, state, obs, reward, round → state, actions [G]), first state."""
+
+
+def learning_player(
+    predictor: Predictor, params: Params, game: IteratedMatrixGame, cfg: PredictiveSettings, g: int
+) -> Player:
+    """Plays the improved policy."""
+
+    def act(key, carry, obs, reward, time):
+        key_roll, key_act = jax.random.split(key)
+        carry, _ = predictor.observe(params, carry, obs)
+        carry, logits = predictor.receive(params, carry, reward)
+        left = game.episode_length - time
+        values = rollout_values(key_roll, predictor, params, carry, game.num_actions, cfg, left)
+        action = sample(jax.random.uniform(key_act, (g,)), improved(logits, values, cfg.beta))
+        carry, _ = predictor.act(params, carry, action)
+        return carry, action
+
+    return act, predictor.init_carry(g)
+
+
+def tabular_player(key: PRNGKeyArray, game: IteratedMatrixGame, g: int) -> Player:
+    """One random memory-1 table per game."""
+    table = tabular_logits(key, g, game.num_observations)
+
+    def act(key, carry, obs, reward, time):
+        del reward, time
+        logit = jnp.take_along_axis(table, obs[:, None], axis=1)[:, 0]
+        return carry, (jax.random.uniform(key, (g,)) >= jax.nn.sigmoid(logit)).astype(jnp.int32)
+
+    return act, ()
+
+
+def play(
+    key: PRNGKeyArray, game: IteratedMatrixGame, players: tuple[Player, Player], g: int
+) -> Games:
+    """g games from both sides, leaves [2, g, ...]."""
+    obs = jnp.zeros((2, g), jnp.int32)
+    reward = jnp.zeros((2, g))
+
+    def round_(carry, inputs):
+        states, obs, reward = carry
+        key, time = inputs
+        keys = jax.random.split(key, 3)
+        after, actions = [], []
+        for i, ((act, _), state) in enumerate(zip(players, states, strict=True)):
+            state, action = act(keys[i], state, obs[i], reward[i], time)
+            after.append(state)
+            actions.append(action)
+        joint = jnp.stack(actions, axis=1)  # [G, 2]
+        _, result = jax.vmap(lambda a: game.step(keys[2], (), a))(joint)
+        return (tuple(after), result.obs.T, result.reward.T), (obs, reward, joint.T)
+
+    times = jnp.arange(game.episode_length)
+    keys = jax.random.split(key, game.episode_length)
+    start = (tuple(state for _, state in players), obs, reward)
+    (_, last_obs, last_reward), record = jax.lax.scan(round_, start, (keys, times))
+    obs, reward, action = (jnp.moveaxis(x, 0, 2) for x in record)  # [2, G, T]
+    return Games(
+        obs=jnp.concatenate([obs, last_obs[..., None]], axis=2),
+        reward=jnp.concatenate([reward, last_reward[..., None]], axis=2),
+        action=action,
+    )
+
+
+def init(
+    cfg: PredictiveSettings, game: IteratedMatrixGame, predictor: Predictor, key: jax.Array
+) -> PredictiveState:
+    """Fresh models, and memories that hold games between random tables."""
+    key_params, key_games, key_run = jax.random.split(key, 3)
+    params = jax.vmap(predictor.init)(jax.random.split(key_params, AGENTS))
+    keys = jax.random.split(key_games, 3)
+    n = cfg.pretrain_games
+    tables = (tabular_player(keys[0], game, n), tabular_player(keys[1], game, n))
+    first = play(keys[2], game, tables, n)
+    room = cfg.phases * cfg.games
+    memory = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room), (0, 0))), first)
+    return PredictiveState(jnp.int32(0), key_run, params, memory, jnp.int32(n))
+
+
+def fit(
+    key: PRNGKeyArray, predictor: Predictor, memory: Games, filled: jax.Array, cfg: Any
+) -> tuple[Params, Float[Array, ""]]:
+    """A fresh model after `epochs` over the first `filled` games [N, ...], and its last minibatch's loss."""
+    key_init, key_data = jax.random.split(key)
+    optimizer = standard_promotion(
+        optax.chain(
+            optax.clip_by_global_norm(cfg.grad_clip),
+            optax.adamw(cfg.learning_rate, b2=cfg.b2, weight_decay=cfg.weight_decay),
+        )
+    )
+    params = predictor.init(key_init)
+
+    def step(i, carry):
+        params, opt_state, _ = carry
+        chosen = jax.random.randint(jax.random.fold_in(key_data, i), (cfg.batch,), 0, filled)
+        games = jax.tree.map(lambda x: x[chosen], memory)
+        loss, gradient = jax.value_and_grad(predictor.loss)(params, games)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    start = (params, optimizer.init(params), jnp.zeros(()))
+    # Ceiling, so that a small memory is not skipped.
+    steps = -(-cfg.epochs * filled // cfg.batch)
+    params, _, loss = jax.lax.fori_loop(0, steps, step, start)
+    return params, loss
+
+
+def make_update(
+    cfg: PredictiveSettings, game: IteratedMatrixGame, predictor: Predictor
+) -> Callable[[PredictiveState], tuple[PredictiveState, dict[str, jax.Array]]]:
+    """One phase of both agents as `update(state) → (state, metrics)`."""
+    check(cfg, game)
+    tabular = round(cfg.tabular_share * cfg.games)
+    mutual = cfg.games - tabular
+
+    def update(state: PredictiveState) -> tuple[PredictiveState, dict[str, jax.Array]]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
+        fits = jax.random.split(keys[0], AGENTS)
+        params, losses = jax.lax.map(
+            lambda x: fit(x[0], predictor, x[1], state.filled, cfg), (fits, state.memory)
+        )
+        metrics = {"loss": jnp.mean(losses)}
+        each = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(AGENTS)]
+        parts: list[Games] = []
+        if mutual:
+            first, second = (learning_player(predictor, p, game, cfg, mutual) for p in each)
+            games = play(keys[1], game, (first, second), mutual)
+            parts.append(games)
+            metrics |= _game_metrics("meta", games.reward, games.action)
+        if tabular:
+            sides = [
+                play(
+                    jax.random.fold_in(keys[2], i),
+                    game,
+                    (
+                        learning_player(predictor, p, game, cfg, tabular),
+                        tabular_player(jax.random.fold_in(keys[3], i), game, tabular),
+                    ),
+                    tabular,
+                )
+                for i, p in enumerate(each)
+            ]
+            both = jax.tree.map(lambda *x: jnp.stack(x), *sides)  # [P, 2, G, ...]
+            parts.append(jax.tree.map(lambda x: x[:, 0], both))
+            metrics |= _game_metrics("tabular/ego", both.reward[:, 0], both.action[:, 0])
+            metrics |= _game_metrics("tabular/co", both.reward[:, 1], both.action[:, 1])
+        new = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
+        # Beyond `phases`, the newest games overwrite the last ones.
+        memory = jax.tree.map(
+            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, state.filled, axis=1),
+            state.memory,
+            new,
+        )
+        filled = jnp.minimum(state.filled + cfg.games, cfg.pretrain_games + cfg.phases * cfg.games)
+        state = replace(state, step=state.step + 1, params=params, memory=memory, filled=filled)
+        return state, metrics
+
+    return update
+
+
+def _game_metrics(name: str, reward: jax.Array, action: jax.Array) -> dict[str, jax.Array]:
+    """Per-round reward and cooperation, over the game and in its last fifth."""
+    late = max(1, action.shape[-1] // 5)
+    cooperates = (action == 0).astype(jnp.float32)
+    return {
+        f"{name}_reward": jnp.mean(reward[..., 1:]),
+        f"{name}_cooperation": jnp.mean(cooperates),
+        f"{name}_late_reward": jnp.mean(reward[..., -late:]),
+    }
+
+
+def _batch_of(carry: Carry) -> int:
+    return jax.tree.leaves(carry)[0].shape[0]

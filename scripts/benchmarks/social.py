@@ -1,0 +1,147 @@
+"""Learning-aware agents: inner steps per second, growth with M·T and B, memory of the long context.
+
+An inner step is one step of one chain with both players acting. "play" is meta-episodes against naive learners that
+update; "update" adds the meta agent's gradient step. Memory is what XLA reserves for an update besides its arguments; the
+state that a policy carries from step to step is counted apart.
+"""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from agents.learning_aware import population
+from agents.learning_aware.shaping import against_naive
+from configs import social as presets
+from internal_rl.social.config import GameConfig, NaiveConfig, PolicyConfig, SocialConfig
+from internal_rl.social.pipeline import parts
+
+
+def _config(game: str, policy: str, k: int, batch: int, inner_episodes: int) -> SocialConfig:
+    base = presets.get("ipd-shaping-hawk-laptop", SocialConfig)
+    hawk = PolicyConfig(kind="hawk")
+    if game == "cleanup":
+        base = replace(
+            base,
+            game=GameConfig("cleanup", 64),
+            naive=NaiveConfig(rule="actor_critic", policy=hawk),
+        )
+    own = hawk if policy == "hawk" else PolicyConfig()
+    pool = replace(base.pool, meta_episodes=k, batch=batch, inner_episodes=inner_episodes)
+    return replace(base, policy=own, pool=pool)
+
+
+Clock = Literal["wall", "cpu"]
+
+
+def _seconds(run: Callable[..., Any], arguments: tuple, repeats: int, clock: Clock) -> float:
+    read = time.perf_counter if clock == "wall" else time.process_time
+    jax.block_until_ready(run(*arguments))
+    times = []
+    for _ in range(repeats):
+        start = read()
+        jax.block_until_ready(run(*arguments))
+        times.append(read() - start)
+    return statistics.median(times)
+
+
+def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, float]:
+    game, policy, learner = parts(config)
+    pool = config.pool
+    state = population.init(pool, policy, learner, jax.random.key(0))
+    sizes = {"inner_episodes": pool.inner_episodes, "batch": pool.batch}
+    own, start = (jax.tree.map(lambda x: x[0], tree) for tree in (state.params, state.naive))
+    keys = jax.random.split(jax.random.key(1), pool.meta_episodes)
+
+    def play(keys: jax.Array, own: Any, start: Any) -> jax.Array:
+        one = lambda k: against_naive(k, game, policy, own, learner, start, **sizes)[0]  # noqa: E731
+        return jax.vmap(one)(keys).reward.sum()
+
+    update = population.make_update(pool, game, policy, learner)
+    play_program = jax.jit(play).lower(keys, own, start).compile()
+    update_program = jax.jit(update).lower(state).compile()
+    memory = update_program.memory_analysis()
+    length = game.episode_length * pool.inner_episodes
+    steps = pool.meta_episodes * pool.batch * length
+    carried = jax.eval_shape(lambda: policy.init_carry(1))
+    return {
+        "chains": pool.meta_episodes * pool.batch,
+        "batch": pool.batch,
+        "length": length,
+        "play_steps_per_s": steps / _seconds(play_program, (keys, own, start), repeats, clock),
+        "update_steps_per_s": steps / _seconds(update_program, (state,), repeats, clock),
+        "update_mib": memory.temp_size_in_bytes / 2**20 if memory else math.nan,
+        "carry_bytes_per_chain": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carried)),
+    }
+
+
+def main(
+    inner_episodes: tuple[int, ...] = (5, 10, 20, 40),
+    batches: tuple[int, ...] = (4, 16, 64),
+    cleanup_inner_episodes: tuple[int, ...] = (1, 2, 4),
+    meta_episodes: int = 2,
+    repeats: int = 3,
+    clock: Clock = "wall",
+    output: Path | None = None,
+) -> None:
+    """Inner steps/s and memory of IPD (T = 10) and CleanUp-lite (T = 64), against M·T and B.
+
+    Args:
+        inner_episodes: M, in the iterated prisoner's dilemma at B = 16.
+        batches: B, in the iterated prisoner's dilemma at M = 10.
+        cleanup_inner_episodes: M in CleanUp-lite at B = 16.
+        meta_episodes: K.
+        repeats: the median of these is printed.
+        clock: wall, or seconds of this process on all its cores, for a machine that others use, too.
+        output: also write all numbers to this JSON file.
+    """
+    numbers = (inner_episodes, batches, cleanup_inner_episodes, (meta_episodes,), (repeats,))
+    for values in numbers:
+        if not values or min(values) < 1:
+            raise ValueError(f"a size is {values}; allowed: positive numbers")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {clock} seconds")
+    print(
+        f"{'game and policy':24}{'M·T':>6}{'B':>5}{'play /s':>12}{'update /s':>12}{'MiB':>9}{'carry B':>9}"
+    )
+    rows: list[dict[str, Any]] = []
+    sweeps = [("ipd", "tabular", "length", [(16, m) for m in inner_episodes])]
+    sweeps += [("ipd", "hawk", "length", [(16, m) for m in inner_episodes])]
+    sweeps += [("ipd", "hawk", "batch", [(b, 10) for b in batches])]
+    sweeps += [("cleanup", "hawk", "length", [(16, m) for m in cleanup_inner_episodes])]
+    for game, policy, axis, points in sweeps:
+        own = []
+        for batch, m in points:
+            row: dict[str, Any] = {"game": game, "policy": policy}
+            row |= _measure(_config(game, policy, meta_episodes, batch, m), repeats, clock)
+            own.append(row)
+            print(
+                f"{game + ' ' + policy:24}{row['length']:6}{row['batch']:5}"
+                f"{row['play_steps_per_s']:12,.0f}{row['update_steps_per_s']:12,.0f}"
+                f"{row['update_mib']:9.2f}{row['carry_bytes_per_chain']:9}",
+                flush=True,
+            )
+        if len(own) > 1:
+            print(
+                f"{'':24}update: time ~ {axis}^{_growth(own, axis, _update_seconds):.2f}, ", end=""
+            )
+            print(f"memory ~ {axis}^{_growth(own, axis, lambda r: r['update_mib']):.2f}")
+        rows += own
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(rows, indent=2))
+
+
+def _update_seconds(row: dict[str, Any]) -> float:
+    return row["chains"] * row["length"] / row["update_steps_per_s"]
+
+
+def _growth(rows: list[dict], axis: str, value: Callable[[dict], float]) -> float:
+    """Exponent between the first and the last row."""
+    first, last = rows[0], rows[-1]
+    return math.log(value(last) / value(first)) / math.log(last[axis] / first[axis])

@@ -1,0 +1,163 @@
+"""Predictive policy improvement with exact models, and with the GRU on games small enough to check."""
+
+import itertools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.learning_aware import predictive
+from agents.learning_aware.predictive import PredictiveSettings, Predictor, rollout_values
+from envs.social.matrix import IteratedMatrixGame
+from internal_rl.social.predictor import gru_predictor
+
+PAYOFF = np.array([1.0, -1.0, 2.0, 0.0])  # own-first CC, CD, DC, DD
+OWN = np.array([0.3, 0.8, 0.2, 0.6, 0.4])  # P(C) after start, CC, CD, DC, DD
+OTHER = np.array([0.5, 0.9, 0.3, 0.7, 0.1])
+
+
+def exact_model():
+    """A predictor that knows both tables; its carry is (last observation, own action)."""
+    logit = lambda p: jnp.log(jnp.asarray(p)) - jnp.log1p(-jnp.asarray(p))  # noqa: E731
+    swapped = jnp.array([0, 1, 3, 2, 4])  # the other names the states its own action first
+
+    def observe(params, carry, obs):
+        reward = jnp.concatenate([jnp.zeros(1), jnp.asarray(PAYOFF)])[obs]
+        return (obs, carry[1]), reward
+
+    def receive(params, carry, reward):
+        own = logit(OWN)[carry[0]]
+        return carry, jnp.stack([own, jnp.zeros_like(own)], axis=-1)
+
+    def act(params, carry, action):
+        other = jnp.asarray(OTHER)[swapped][carry[0]]
+        chance = jnp.stack([other, 1 - other], axis=-1)  # of the other's C and D
+        cells = jax.nn.one_hot(action, 2)[:, :, None] * chance[:, None, :]
+        full = jnp.concatenate([jnp.zeros((len(action), 1)), cells.reshape(-1, 4)], axis=1)
+        return (carry[0], action), jnp.log(full + 1e-30)
+
+    start = lambda b: (jnp.zeros(b, jnp.int32), jnp.zeros(b, jnp.int32))  # noqa: E731
+    return Predictor(lambda key: (), start, observe, receive, act, lambda p, g: jnp.zeros(()))
+
+
+def exact_values(obs, depth, discount):
+    """Q(a) by enumeration of all continuations."""
+    swapped = [0, 1, 3, 2, 4]
+    values = np.zeros(2)
+    for first in range(2):
+        for plan in itertools.product(range(2), repeat=2 * depth - 1):
+            own = (first, *plan[: depth - 1])
+            other = plan[depth - 1 :]
+            o, chance, total = obs, 1.0, 0.0
+            for k, (a, b) in enumerate(zip(own, other, strict=True)):
+                p_own = 1.0 if k == 0 else (OWN[o] if a == 0 else 1 - OWN[o])
+                p_other = OTHER[swapped[o]]
+                chance *= p_own * (p_other if b == 0 else 1 - p_other)
+                o = 1 + 2 * a + b
+                total += discount**k * PAYOFF[o - 1]
+            values[first] += chance * total
+    return values
+
+
+@pytest.mark.parametrize(("depth", "left"), [(3, 9), (3, 2)])
+def test_rollouts_inside_an_exact_model_give_the_exact_values(depth, left):
+    model = exact_model()
+    cfg = PredictiveSettings(rollouts=8000, depth=depth, discount=0.8)
+    obs = jnp.array([0, 2, 3])
+    carry, _ = model.observe((), model.init_carry(3), obs)
+    found = jax.jit(lambda key: rollout_values(key, model, (), carry, 2, cfg, left))(
+        jax.random.key(0)
+    )
+    expected = np.stack([exact_values(int(o), min(depth, left), 0.8) for o in obs])
+    np.testing.assert_allclose(found, expected, atol=0.07)
+
+
+def test_exactly_fitted_phases_compound():
+    """If each phase's model is the last policy itself, k phases give p0 · exp(k β Q)."""
+    q, beta = jnp.array([0.2, 0.5, -0.1]), 0.7
+    first = jnp.log(jnp.array([0.5, 0.3, 0.2]))
+    logits = first
+    for _ in range(3):
+        logits = predictive.improved(logits, q, beta)
+    expected = jnp.exp(first + 3 * beta * q)
+    np.testing.assert_allclose(jax.nn.softmax(logits), expected / expected.sum(), rtol=1e-5)
+
+
+def test_games_are_the_games_seen_from_both_sides():
+    game = IteratedMatrixGame(episode_length=4)
+    keys = jax.random.split(jax.random.key(0), 3)
+    tables = tuple(predictive.tabular_player(k, game, 16) for k in keys[:2])
+    games = predictive.play(keys[2], game, tables, 16)
+    own, other = np.asarray(games.action)
+    np.testing.assert_array_equal(games.obs[:, :, 0], 0)
+    np.testing.assert_array_equal(games.reward[:, :, 0], 0)
+    np.testing.assert_array_equal(games.obs[0][:, 1:], 1 + 2 * own + other)
+    np.testing.assert_array_equal(games.obs[1][:, 1:], 1 + 2 * other + own)
+    np.testing.assert_allclose(games.reward[0][:, 1:], PAYOFF[2 * own + other])
+
+
+def test_the_network_acts_as_it_is_trained():
+    """The loss of the parallel form is that of the step form, symbol by symbol."""
+    game = IteratedMatrixGame(episode_length=3)
+    model = gru_predictor(5, 2, 4, 6)
+    params = model.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    tables = tuple(predictive.tabular_player(k, game, 4) for k in keys[:2])
+    games = jax.tree.map(lambda x: x[0], predictive.play(keys[2], game, tables, 4))
+    observe, receive, act = jax.jit(model.observe), jax.jit(model.receive), jax.jit(model.act)
+    carry = model.init_carry(4)
+    reward_loss, action_loss, obs_loss = 0.0, 0.0, 0.0
+    for t in range(4):
+        carry, mean = observe(params, carry, games.obs[:, t])
+        reward_loss += jnp.mean((mean - games.reward[:, t]) ** 2) / 4
+        carry, logits = receive(params, carry, games.reward[:, t])
+        if t < 3:
+            chosen = jax.nn.log_softmax(logits)[jnp.arange(4), games.action[:, t]]
+            action_loss -= jnp.mean(chosen) / 3
+            carry, logits = act(params, carry, games.action[:, t])
+            chosen = jax.nn.log_softmax(logits)[jnp.arange(4), games.obs[:, t + 1]]
+            obs_loss -= jnp.mean(chosen) / 3
+    expected = reward_loss + action_loss + obs_loss
+    np.testing.assert_allclose(jax.jit(model.loss)(params, games), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_phase_learns_to_defect_against_tables_and_keeps_its_games():
+    game = IteratedMatrixGame(episode_length=4)
+    cfg = PredictiveSettings(
+        rollouts=8,
+        depth=2,
+        pretrain_games=256,
+        games=64,
+        phases=2,
+        epochs=40,
+        batch=32,
+        learning_rate=1e-2,
+    )
+    model = gru_predictor(5, 2, 8, 16)
+    state = predictive.init(cfg, game, model, jax.random.key(0))
+    after, metrics = jax.jit(predictive.make_update(cfg, game, model))(state)
+    # Random tables earn 0.5; always defecting against them earns 1.
+    assert float(metrics["tabular/ego_reward"]) > 0.75
+    assert float(metrics["tabular/ego_cooperation"]) < 0.3
+    assert float(metrics["tabular/co_reward"]) < 0.0
+    assert int(after.filled) == 256 + 64
+    np.testing.assert_array_equal(after.memory.action[:, :256], state.memory.action[:, :256])
+    assert after.memory.obs[:, 256:320, 1:].min() >= 1  # 0 only where nothing was written
+    assert after.memory.obs[:, 320:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rollouts": 0}, "rollouts is 0; allowed: at least 1"),
+        ({"tabular_share": 1.5}, "tabular_share is 1.5; allowed"),
+        ({"beta": -1.0}, "beta is -1.0; allowed"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0; allowed"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message.replace("(", "\\(")):
+        predictive.check(replace(PredictiveSettings(), **change), IteratedMatrixGame())
