@@ -20,6 +20,7 @@ from internal_rl.credit.config import (
 from internal_rl.errors import UserError, nearest
 
 LENGTHS = (23, 43, 63, 83, 103)
+PERTURBATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 # Paper Table 3: (policy rate, model rate, λ, mask of zero rewards). HCA and counterfactual return have
 # no published values; they take those of HCA+ and HCA-return.
@@ -151,6 +152,21 @@ def _shadow(length: int) -> CreditRunConfig:
     )
 
 
+def _perturbed(length: int) -> CreditRunConfig:
+    base = _shadow(length)
+    return replace(
+        base,
+        name=f"cocoa-perturbed-{length}",
+        shadow=ShadowConfig(
+            methods=(),
+            exact_methods=("cocoa_reward", "q_critic", "advantage", "hca_plus"),
+            perturbations=PERTURBATIONS,
+        ),
+        # Exact models have no memory, so their number of measurements is all that matters.
+        runtime=RuntimeConfig(log_every=50, checkpoint_every=500, keep_checkpoints=1),
+    )
+
+
 _RUNTIME = RuntimeConfig(log_every=100, checkpoint_every=1000, keep_checkpoints=1)
 _LENGTH_103 = _key_to_door(103)
 _SMOKE = CreditRunConfig(
@@ -175,6 +191,7 @@ PRESETS: dict[str, CreditRunConfig] = {
         _SMOKE,
         *(_key_to_door(length) for length in LENGTHS),
         *(_shadow(length) for length in LENGTHS),
+        *(_perturbed(length) for length in (23, 103)),
         # The paper says that the treasure gets smaller; the repository lacks this config.
         replace(
             _LENGTH_103,
@@ -218,7 +235,7 @@ def get(preset: str, method: str | None = None, model: str | None = None) -> Cre
             f"allowed: {', '.join(PRESETS)}"
         )
     config = PRESETS[preset]
-    if method is None and preset.startswith("cocoa-shadow"):
+    if method is None and preset.startswith(("cocoa-shadow", "cocoa-perturbed")):
         return config
     found = credit(method or "cocoa_reward", config.world.kind, model or "learned")
     if preset == "cocoa-smoke":

@@ -15,6 +15,7 @@ from pathlib import Path
 import tyro
 
 import configs
+from agents.credit.config import SampledMethod
 from internal_rl.config import (
     DiscoverConfig,
     EnvConfig,
@@ -93,6 +94,8 @@ class Reinforce(RunFlags):
     """The one seed of the run."""
     heldout_tasks: tuple[str, ...] = ()
     """Tasks to train on instead of the config's held-out tasks, e.g. 0123."""
+    credit: SampledMethod | None = None
+    """How codes are credited with later rewards (sets reinforce.credit.method); internal RL only."""
     reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -301,6 +304,10 @@ def _reinforce(args: Reinforce) -> None:
     config = dataclasses.replace(
         parent.config, **{n: getattr(args, n) for n in ("seed", "reinforce", "runtime")}
     )
+    if args.credit is not None:
+        credit = dataclasses.replace(args.reinforce.credit, method=args.credit)
+        rl = dataclasses.replace(args.reinforce, credit=credit)
+        config = dataclasses.replace(config, reinforce=rl)
     if args.heldout_tasks:
         env = dataclasses.replace(config.env, heldout_tasks=args.heldout_tasks)
         config = dataclasses.replace(config, env=env)

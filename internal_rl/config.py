@@ -8,6 +8,8 @@ below each field is its `--help` text. Fields that the paper (arXiv 2512.20605) 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agents.credit.config import SampledCreditConfig
+
 
 @dataclass(frozen=True)
 class EnvConfig:
@@ -208,8 +210,15 @@ class ReinforceConfig:
     """Width of the policy's Hawk block."""
     policy_lru_blocks: int = 8
     """Gate blocks of the policy's RG-LRU."""
+    abstract_steps: int = 0
+    """Updates see at most this many abstract steps of an episode, the first ones; 0: all. Episodes rarely hold as many as
+    raw steps, so a small number makes updates cheaper; `unseen_decisions` in the metrics tells what they miss."""
     initial_std: float = 1.0
     """Standard deviation of π(z) before training, which starts as the prior N(0, I) when it is 1."""
+    credit: SampledCreditConfig = field(default_factory=SampledCreditConfig)
+    """How codes are credited with later rewards. The paper's way is credit.method = trajectory."""
+    distractor_reward: float = 0.0
+    """Above 0: early moves up also pay this with probability 1/2, whatever the task. Not in the paper."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=3e-5, weight_decay=0.0)
     )

@@ -17,7 +17,7 @@ from internal_rl.networks import Params, base_network
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints, import_params
 from internal_rl.runs.run_dir import RunDir
-from internal_rl.stages import discover, pretrain, reinforce
+from internal_rl.stages import discover, pretrain, reinforce, reinforce_credit
 from internal_rl.validate import validate
 from internal_rl.world import pretrain_world
 
@@ -103,11 +103,12 @@ def run_reinforce(
         "reinforce", config, path, parents, parent_seed, seeds, resume, overwrite
     )
     frozen = load_frozen(run.parent(stage), parent_seed_of(run))
-    state = _init(lambda key: reinforce.init(config, key, frozen.base), config.seed, seeds)
+    rule = _reinforce_stage(config)
+    state = _init(lambda key: rule.init(config, key, frozen.base), config.seed, seeds)
     loop.run(
         f"reinforce {config.reinforce.method}",
         state,
-        reinforce.make_update(config),
+        rule.make_update(config),
         total_steps=config.reinforce.iterations,
         runtime=config.runtime,
         run=run,
@@ -175,6 +176,11 @@ def load_frozen(run: RunDir, seed: int = 0) -> reinforce.Frozen:
     return reinforce.Frozen(base=load_base(run), metacontroller=params)
 
 
+def _reinforce_stage(config: Config) -> Any:
+    """The module that trains on held-out tasks."""
+    return reinforce if config.reinforce.credit.method == "trajectory" else reinforce_credit
+
+
 def _initialiser(stage: str, config: Config):
     world = pretrain_world(config.env)
     if stage == "pretrain":
@@ -183,7 +189,8 @@ def _initialiser(stage: str, config: Config):
     if stage == "discover":
         return lambda key: discover.init(config, key, base.init(key))
     if stage == "reinforce":
-        return lambda key: reinforce.init(config, key, base.init(key))
+        rule = _reinforce_stage(config)
+        return lambda key: rule.init(config, key, base.init(key))
     raise UserError(f"stage '{stage}' has no weights; allowed: {', '.join(STAGES)}")
 
 

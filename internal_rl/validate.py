@@ -5,6 +5,7 @@ import dataclasses
 import math
 from typing import Any
 
+from agents.credit.config import check_sampled
 from envs.pinpad.expert import check_solvable
 from envs.pinpad.gridworld import GridPinpad
 from envs.pinpad.tasks import encode_tasks
@@ -138,6 +139,13 @@ def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
     for field in ("clip", "advantage_delta", "initial_std"):
         _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")
     _check(config, f"{name}.entropy_weight", cfg.entropy_weight >= 0, "at least 0")
+    _check(config, f"{name}.distractor_reward", 0 <= cfg.distractor_reward < 1, "0 to below 1")
+    try:
+        check_sampled(cfg.credit)
+    except ValueError as error:
+        raise UserError(f"{name}.{error}") from None
+    allowed = cfg.method == "internal" or cfg.credit.method == "trajectory"
+    _check(config, f"{name}.credit.method", allowed, "'trajectory' for raw actions")
     inside = 0 < cfg.switch_threshold < 1
     _check(config, f"{name}.switch_threshold", inside, "between 0 and 1, both excluded")
     _check(

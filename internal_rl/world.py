@@ -55,13 +55,14 @@ class World:
         return layout, task, solvable
 
 
-def make_world(cfg: EnvConfig, sequences: tuple[str, ...]) -> World:
-    """World of `cfg` with these tasks."""
+def make_world(cfg: EnvConfig, sequences: tuple[str, ...], distractor_reward: float = 0.0) -> World:
+    """World of `cfg` with these tasks, and with distractor rewards if they are not 0."""
     env = GridPinpad(
         grid_size=cfg.grid_size,
         num_objects=cfg.num_objects,
         num_walls=cfg.num_walls,
         observation=cfg.observation,
+        distractor_reward=distractor_reward,
     )
     return World(env, tuple(sequences), cfg.horizon)
 
@@ -71,6 +72,6 @@ def pretrain_world(cfg: EnvConfig) -> World:
     return make_world(cfg, cfg.pretrain_tasks)
 
 
-def heldout_world(cfg: EnvConfig) -> World:
+def heldout_world(cfg: EnvConfig, distractor_reward: float = 0.0) -> World:
     """The world of internal RL and of the evaluation (stages 3 and 4)."""
-    return make_world(cfg, cfg.heldout_tasks)
+    return make_world(cfg, cfg.heldout_tasks, distractor_reward)

@@ -5,9 +5,14 @@ then draws ours beside the paper's digitised values.
 """
 
 import tyro
-from reproductions import coala, cocoa, mupi
+from reproductions import coala, cocoa, credit_abstract, mupi
 
-SUBCOMMANDS = {**cocoa.SUBCOMMANDS, **coala.SUBCOMMANDS, **mupi.SUBCOMMANDS}
+SUBCOMMANDS = {
+    **cocoa.SUBCOMMANDS,
+    **credit_abstract.SUBCOMMANDS,
+    **coala.SUBCOMMANDS,
+    **mupi.SUBCOMMANDS,
+}
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)

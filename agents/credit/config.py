@@ -104,3 +104,46 @@ def check_credit(config: CreditConfig) -> None:
     for name in ("width", "steps", "max_outcomes", "burn_in"):
         value = getattr(config.features, name)
         need(f"features.{name}", value, value >= 1, "at least 1")
+
+
+SampledMethod = Literal["trajectory", Method]
+
+
+@dataclass(frozen=True)
+class SampledCreditConfig:
+    """Credit assignment over abstract steps."""
+
+    method: SampledMethod = "trajectory"
+    """trajectory: one advantage per episode, without a model (paper, App. C.5). Else an estimator of docs/credit.md."""
+    samples: int = 8
+    """M, fresh actions per decision."""
+    width: int = 64
+    """Hidden units of each of the model's two hidden layers."""
+    model_rate: float = 1e-3
+    """Learning rate of the model."""
+    model_steps: int = 4
+    """Gradient steps of the model per batch, before the policy's."""
+    trace: float = 1.0
+    """λ of the targets of V and Q; 1: the return itself."""
+    max_ratio: float = 20.0
+    """Bound of h/π, which for densities has none of its own."""
+    max_outcomes: int = 4
+    """Rewarded decisions per episode that are told apart by hca, hca_plus and cocoa_feature."""
+    feature_width: int = 16
+    """Binary features of cocoa_feature."""
+
+
+def check_sampled(config: SampledCreditConfig) -> None:
+    """Raise ValueError naming the first wrong field, its value and what is allowed."""
+    methods = get_args(SampledMethod)
+    if config.method not in methods:
+        raise ValueError(f"credit.method is {config.method!r}; allowed: {', '.join(methods)}")
+    for name in ("samples", "width", "model_steps", "max_outcomes", "feature_width"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"credit.{name} is {getattr(config, name)}; allowed: at least 1")
+    if config.model_rate < 0:
+        raise ValueError(f"credit.model_rate is {config.model_rate}; allowed: at least 0")
+    if not 0 <= config.trace <= 1:
+        raise ValueError(f"credit.trace is {config.trace}; allowed: 0 to 1")
+    if config.max_ratio <= 1:
+        raise ValueError(f"credit.max_ratio is {config.max_ratio}; allowed: above 1")

@@ -92,7 +92,8 @@ def hca(
 
 
 def hca_return(trajectory: Trajectory, ratio: Float[Array, "T A"]) -> Float[Array, "T A"]:
-    """HCA-return: ∇log π(A_t | S_t) (1 − π/h(A_t | S_t, Z_t)) Z_t; biased even with the exact h.
+    """HCA-return: ∇log π(A_t | S_t) (1 − π/h(A_t | S_t, Z_t)) Z_t. Biased even with the exact h,
+    unless every return may follow on every action.
 
     Args:
         ratio: h(a | S_t, Z_t) / π(a | S_t).

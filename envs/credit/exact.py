@@ -264,7 +264,11 @@ def advantage_hca_return(
     support: Float[Array, " Z"],
     inverse_ratio: Float[Array, "S A Z"],
 ) -> Float[Array, "S A"]:
-    """HCA-return: E[(1 − π/ĥ(a | s, Z)) Z | s, a], with `inverse_ratio` = π/ĥ. Biased (spec 10.9)."""
+    """HCA-return: E[(1 − π/ĥ(a | s, Z)) Z | s, a], with `inverse_ratio` = π/ĥ.
+
+    With the exact h this is Q(s, a) − Σ_z p(z | s) z over the returns z that may follow on a: biased
+    where some may not.
+    """
     return jnp.einsum("saz,saz,z->sa", returns, 1.0 - inverse_ratio, support)
 
 

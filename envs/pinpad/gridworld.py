@@ -26,6 +26,7 @@ from envs.pinpad.tasks import TABLE_A1, TABLE_A2, Tasks, encode_tasks
 NUM_ACTIONS = 4
 Observation = Literal["egocentric", "offsets", "onehot"]
 OBSERVATIONS = ("egocentric", "offsets", "onehot")
+DISTRACTOR_STEPS = 8
 
 
 @struct.dataclass
@@ -79,7 +80,8 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         each), then the agent's own row and column (G values each).
         "offsets": the offsets of "egocentric" alone. Absolute positions, and so the grid's borders, are hidden.
     Action: int32 in 0..3, up, down, left, right. Moving into a wall or off the grid does nothing.
-    Reward: float32, 1 when the last colour of the task is visited, else 0.
+    Reward: float32, 1 when the last colour of the task is visited, else 0. With `distractor_reward` > 0 every move up
+        among the first `DISTRACTOR_STEPS` steps also pays that much with probability 1/2, whatever the task.
     Terminated: task solved, or the agent moved onto a colour that is not the next one.
     Truncated: after `max_steps_in_episode` steps; both flags are set if the last step also
         terminates.
@@ -95,6 +97,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
     num_objects: int = 8
     num_walls: int = 4
     observation: Observation = "egocentric"
+    distractor_reward: float = 0.0
 
     def __post_init__(self) -> None:
         _check_env(self)
@@ -152,8 +155,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         action: int | float | Shaped[Array, ""],
         params: PinpadParams,
     ) -> tuple[Array, PinpadState, Array, Array, dict[Any, Any]]:
-        """One deterministic transition of one episode; `key` is not used."""
-        del key
+        """One deterministic transition of one episode; `key` is for distractor rewards alone."""
         agent = self._move(state, jnp.asarray(action, jnp.int32))
         # The index is clipped after the last colour, when the episode is over.
         last = jnp.int32(params.tasks.sequences.shape[1] - 1)
@@ -166,7 +168,12 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         success = right & (progress == params.tasks.lengths[state.task])
         info = {"success": success, "progress": progress, "wrong": wrong}
         terminated = self.is_terminated(state, params)
-        return self.get_obs(state), state, success.astype(jnp.float32), terminated, info
+        reward = success.astype(jnp.float32)
+        if self.distractor_reward:
+            pays = (jnp.asarray(action, jnp.int32) == 0) & (state.time <= DISTRACTOR_STEPS)
+            pays &= jax.random.bernoulli(key)
+            reward += jnp.where(pays, jnp.float32(self.distractor_reward), 0.0)
+        return self.get_obs(state), state, reward, terminated, info
 
     @partial(jax.jit, static_argnames=("self",))
     def step(
@@ -226,6 +233,12 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
             return (self.grid_size**2,) * (things + 1)
         own = () if self.observation == "offsets" else (self.grid_size,) * 2
         return (2 * self.grid_size - 1,) * (2 * things) + own
+
+    @property
+    def reward_kinds(self) -> tuple[float, ...]:
+        """Every reward but 0."""
+        d = self.distractor_reward
+        return (1.0, d, 1.0 + d) if d else (1.0,)
 
     @property
     def obs_dim(self) -> int:
@@ -303,5 +316,7 @@ def _check_env(env: GridPinpad) -> None:
             f"num_objects={env.num_objects} + num_walls={env.num_walls} + 1 agent = {needed} "
             f"cells: allowed is at most grid_size² = {cells}"
         )
+    if not 0 <= env.distractor_reward < 1:
+        raise ValueError(f"distractor_reward={env.distractor_reward}: allowed is 0 to below 1")
     if env.observation not in OBSERVATIONS:
         raise ValueError(f"observation={env.observation!r}: allowed are {', '.join(OBSERVATIONS)}")

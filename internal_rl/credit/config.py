@@ -95,6 +95,8 @@ class ShadowConfig:
     """Learned models that are measured; `main` acts."""
     exact_methods: tuple[str, ...] = ()
     """Exact models that are measured, too."""
+    perturbations: tuple[float, ...] = (0.0,)
+    """Each exact model is measured with its outputs multiplied by 1 + this × a normal number drawn once."""
     first_state_only: bool = True
     """Measure the decision at t = 0 alone, as the paper does in key-to-door."""
 

@@ -117,7 +117,8 @@ def run_shadow(
 
 
 def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, CreditModel]:
-    """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`."""
+    """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`, or as
+    `exact_METHOD@PERTURBATION` where that is not 0."""
     from configs.credit import shadow_credit
 
     models = {"main": build_model(config.credit, built)}
@@ -127,8 +128,9 @@ def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, Credi
         )
         models[name] = build_model(credit, built)
     for name in config.shadow.exact_methods:
-        exact = dataclasses.replace(config.credit, method=name, model="exact")
-        models[f"exact_{name}"] = build_model(exact, built)
+        for size in config.shadow.perturbations:
+            exact = CreditConfig(method=name, model="exact", perturbation=size)  # pyright: ignore[reportArgumentType]
+            models[f"exact_{name}" + (f"@{size:g}" if size else "")] = build_model(exact, built)
     return models
 
 

@@ -100,6 +100,9 @@ def validate(config: CreditRunConfig) -> None:
     for name in (*config.shadow.methods, *config.shadow.exact_methods):
         if name not in METHODS:
             raise UserError(f"shadow has method {name!r}; allowed: {', '.join(METHODS)}")
+    for size in config.shadow.perturbations:
+        if size < 0:
+            raise UserError(f"shadow.perturbations has {size}; allowed: at least 0")
     check_steps("train.batches", config.train.batches, config.runtime)
     switches = bool(config.world.key_to_door.treasure_after) and config.world.kind == "key_to_door"
     if switches != (config.train.switch_at > 0):

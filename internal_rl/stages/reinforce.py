@@ -70,7 +70,7 @@ def init(config: Config, key: jax.Array, base_params: Params | None = None) -> T
         params = policy_network(config).init(key_params)
     else:
         params = jax.tree.map(jnp.copy, base_params)
-    opt_state = make_optimizer(config.reinforce.optimizer, _gradient_steps(config)).init(params)
+    opt_state = make_optimizer(config.reinforce.optimizer, gradient_steps(config)).init(params)
     return TrainState(jnp.int32(0), key_run, params, opt_state)
 
 
@@ -134,10 +134,10 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
     """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`."""
     cfg = config.reinforce
     internal = cfg.method == "internal"
-    world = heldout_world(config.env)
+    world = heldout_world(config.env, cfg.distractor_reward)
     base_net = base_network(config, world.obs_spec, world.action_spec)
     meta_net, policy_net = metacontroller_network(config), policy_network(config)
-    optimizer = make_optimizer(cfg.optimizer, _gradient_steps(config))
+    optimizer = make_optimizer(cfg.optimizer, gradient_steps(config))
 
     def collect(key: jax.Array, params: Params, frozen: Frozen):
         if internal:
@@ -204,6 +204,7 @@ def _first_step(episodes: Episodes) -> jax.Array:
     return jnp.zeros_like(episodes.alive).at[:, 0].set(True)
 
 
-def _gradient_steps(config: Config) -> int:
+def gradient_steps(config: Config) -> int:
+    """Optimiser steps of a whole run."""
     cfg = config.reinforce
     return cfg.iterations * cfg.epochs * cfg.minibatches

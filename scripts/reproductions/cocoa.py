@@ -205,6 +205,59 @@ def fig5(
     _curves(sides, "eval_treasure", "treasure fraction", paper.FIG5_BATCHES, marks, output)
 
 
+def fig9(
+    length: int = 103,
+    seeds: int = 10,
+    runs: Path = Path("runs/cocoa"),
+    output: Path = Path("docs/results/cocoa-fig9"),
+) -> None:
+    """Fig. 9: original HCA and HCA+; no clear difference in the paper.
+
+    Args:
+        length: of key-to-door; the paper's values are drawn at 103.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    preset = f"cocoa-length-{length}"
+    sides = {"learned": {m: _train(preset, m, "learned", seeds, runs) for m in paper.FIG9}}
+    marks = {"learned": paper.FIG9 if length == 103 else {}}
+    _curves(sides, "eval_treasure", "treasure fraction", paper.FIG9_BATCHES, marks, output)
+
+
+def fig12(
+    length: int = 103,
+    seeds: int = 10,
+    runs: Path = Path("runs/cocoa"),
+    output: Path = Path("docs/results/cocoa-fig12"),
+) -> None:
+    """Fig. 12: SNR of the first decision with exact models whose outputs are perturbed.
+
+    Args:
+        length: of key-to-door, 23 or 103; the paper's values are drawn at 103.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    config = presets.get(f"cocoa-perturbed-{length}")
+    run = _run(run_shadow, config, runs / f"perturbed-{length}", seeds)
+    treasure, sizes = _column(run, "measured_treasure"), config.shadow.perturbations
+    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    axes = figure.subplots()
+    rows: dict[str, Any] = {}
+    for i, method in enumerate(config.shadow.exact_methods):
+        own = []
+        for size in sizes:
+            snr = _column(run, f"snr_db/exact_{method}@{size:g}")
+            own.append(_summary(_binned(treasure, snr)))
+            rows[f"{method} {size:g}"] = own[-1]
+        _errorbar(axes, sizes, own, f"C{i}", method)
+        if method in paper.FIG12 and length == 103:
+            axes.plot(paper.FIG12_PERTURBATIONS, paper.FIG12[method], color=f"C{i}", **_MARK)
+    axes.set(xlabel="perturbation", ylabel="SNR in dB, first decision", xscale="log")
+    _write(figure, axes, output, rows)
+
+
 def fig10(
     methods: tuple[str, ...] = ("cocoa_reward", "cocoa_feature", "q_critic", "advantage"),
     seeds: int = 10,
@@ -232,7 +285,9 @@ SUBCOMMANDS = {
     "cocoa-fig4": fig4,
     "cocoa-fig5": fig5,
     "cocoa-fig7": fig7,
+    "cocoa-fig9": fig9,
     "cocoa-fig10": fig10,
+    "cocoa-fig12": fig12,
 }
 
 

@@ -75,6 +75,12 @@ FIG5 = {
     "advantage": (0.02, 0.21),
     "hca_plus": (0.08, 0.13),
 }
+# Fig. 9: treasure fraction at length 103 after 10,000 batches.
+FIG9_BATCHES = (10_000,)
+FIG9 = {"hca": (0.18,), "hca_plus": (0.23,)}
+# Fig. 12: SNR in dB of the first decision with exact models perturbed by these.
+FIG12_PERTURBATIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+FIG12 = {"cocoa_reward": (-0.6, -1.7, -5.3, -12.2, -21.9, -31.5)}
 # Fig. 10: treasure fraction around the switch at batch 60,000; lower afterwards is better.
 FIG10_BATCHES = (59_900, 60_250, 60_500, 61_000, 62_000, 65_000)
 FIG10 = {

@@ -52,6 +52,7 @@ def test_shadow(tmp_path):
     words = ["shadow", *SMALL, *SHORT, "--no-progress", "--train.batches", 2]
     words += ["--run", tmp_path / "run", "--method", "q_critic", "--model", "exact"]
     words += ["--shadow.exact-methods", "cocoa_reward", "--train.eval-episodes", 64]
+    words += ["--shadow.perturbations", 0.0, 0.3]
     assert run(*words, "--shadow.methods", "reinforce", "cocoa_reward") == 0
     metrics = read_metrics(RunDir(tmp_path / "run"))
     for method in ("main", "reinforce", "cocoa_reward", "exact_cocoa_reward"):
@@ -61,6 +62,7 @@ def test_shadow(tmp_path):
     first = metrics["snr_db/main"][0]
     assert np.isnan(first) or first > 60
     assert metrics["snr_db/exact_cocoa_reward"][0] > metrics["snr_db/reinforce"][0]
+    assert metrics["bias_db/exact_cocoa_reward@0.3"][0] > -60
 
 
 def test_variance_of_a_tree(tmp_path, capsys):
