@@ -94,7 +94,7 @@ _SHAPING_HAWK_LAPTOP = SocialConfig(
 _MIXED_HAWK_LAPTOP = replace(
     _MIXED_TABULAR,
     name="ipd-mixed-hawk-laptop",
-    iterations=600,
+    iterations=400,
     policy=PolicyConfig(kind="hawk", width=8, mlp_width=8),
     pool=replace(
         _MIXED_TABULAR.pool,

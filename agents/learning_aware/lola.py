@@ -33,6 +33,14 @@ class LolaSettings:
     """Subtract the batch's mean return-to-go at every step from what the scores multiply."""
 
 
+def check_lola(cfg: LolaSettings) -> None:
+    """Raise ValueError naming the first wrong field, its value and what is allowed."""
+    if cfg.look_aheads < 0:
+        raise ValueError(f"look_aheads is {cfg.look_aheads}; allowed: at least 0")
+    if cfg.batch < 1:
+        raise ValueError(f"batch is {cfg.batch}; allowed: at least 1")
+
+
 def magic_box(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """exp(x − stopgrad x): 1, with the derivative of x, at every order (DiCE)."""
     return jnp.exp(x - jax.lax.stop_gradient(x))
@@ -85,10 +93,7 @@ def lola_dice_gradient(
     Raises:
         ValueError: settings out of range.
     """
-    if cfg.look_aheads < 0:
-        raise ValueError(f"look_aheads is {cfg.look_aheads}; allowed: at least 0")
-    if cfg.batch < 1:
-        raise ValueError(f"batch is {cfg.batch}; allowed: at least 1")
+    check_lola(cfg)
     keys = jax.random.split(key, cfg.look_aheads + 1)
 
     def objective(ego: Params) -> Float[Array, ""]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from agents.learning_aware.estimators import ESTIMATORS, by_name
+from agents.learning_aware.lola import LolaSettings, check_lola, lola_dice_gradient
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.objectives import (
     Chains,
@@ -26,6 +28,9 @@ from agents.learning_aware.optim import make_optimizer
 from agents.learning_aware.policies import Params, Policy
 from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
 from envs.social.game import SocialGame
+
+LOLA = "lola_dice"
+"""The one meta learner that is no weighting of scores."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,10 @@ class PoolSettings:
     """Naive co-players start as copies of the current meta agents instead; needs the same policy on both sides."""
     estimator: str = "coala"
     """coala, full, batch_unaware, m_fos or myopic: weights on scores against naive co-players. Against meta co-players it
-    is always batch_unaware, which is right there."""
+    is always batch_unaware, which is right there. lola_dice: look-ahead gradients instead, see lola."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    lola: LolaSettings = field(default_factory=LolaSettings)
+    """lola_dice only: imagined inner episodes from the parameters with which a co-player starts its meta-episode."""
 
 
 @struct.dataclass
@@ -90,8 +97,16 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
         )
     if game.num_players != 2:
         raise ValueError(f"the game has {game.num_players} players; allowed: 2 (ego and co-player)")
-    by_name(cfg.estimator)
     objective = cfg.objective
+    if cfg.estimator == LOLA:
+        check_lola(cfg.lola)
+        if objective.algorithm != "reinforce":
+            raise ValueError(
+                f"objective.algorithm is '{objective.algorithm}' with estimator {LOLA}; allowed: reinforce (one step)"
+            )
+    elif cfg.estimator not in ESTIMATORS:
+        allowed = ", ".join((*ESTIMATORS, LOLA))
+        raise ValueError(f"estimator is '{cfg.estimator}'; allowed: {allowed}")
     if objective.algorithm not in ("reinforce", "a2c", "ppo"):
         raise ValueError(
             f"objective.algorithm is '{objective.algorithm}'; allowed: reinforce, a2c, ppo"
@@ -134,11 +149,23 @@ def make_update(
     num_naive, num_meta = check_pool(cfg, game)
     check_context(policy, game.episode_length, cfg.inner_episodes)
     optimizer = make_optimizer(cfg.objective.optimizer)
-    estimator = by_name(cfg.estimator)
+    lola = cfg.estimator == LOLA
+    # LOLA's meta-episodes only report.
+    estimator = ESTIMATORS["batch_unaware"] if lola else by_name(cfg.estimator)
     # 1 where the meta-episodes are split as the shares say.
     weight_naive = cfg.p_naive * cfg.meta_episodes / max(num_naive, 1)
     weight_meta = cfg.p_meta * cfg.meta_episodes / max(num_meta, 1)
     sizes = {"inner_episodes": cfg.inner_episodes, "batch": cfg.batch}
+
+    def look_ahead(key, params, others, co_policy, weight):
+        """Weighted mean of LOLA-DiCE gradients against several co-players."""
+        count = jax.tree.leaves(others)[0].shape[0]
+        gradients = jax.vmap(
+            lambda k, other: lola_dice_gradient(
+                k, game, (policy, co_policy), params, other, cfg.lola
+            )
+        )(jax.random.split(key, count), others)
+        return jax.tree.map(lambda g: weight * jnp.mean(g, axis=0), gradients)
 
     def agent_update(i, key, params, opt_state, state: PoolState):
         key_naive, key_meta, key_steps = jax.random.split(key, 3)
@@ -146,13 +173,18 @@ def make_update(
             prepare, policy, params, cfg=cfg.objective, inner_length=game.episode_length
         )
         parts: list[Chains] = []
+        ascents: list[Params] = []
         metrics: dict[str, jax.Array] = {}
         if num_naive:
             starts = _naive_starts(key_naive, state, num_naive, cfg.dynamic_naive)
             episodes, _ = jax.vmap(
                 lambda k, start: against_naive(k, game, policy, params, learner, start, **sizes)
             )(jax.random.split(key_naive, num_naive), starts)
-            parts.append(weigh(ready(episodes, estimator), weight_naive))
+            if lola:
+                key_lola = jax.random.fold_in(key_steps, 0)
+                ascents.append(look_ahead(key_lola, params, starts, learner.policy, cfg.p_naive))
+            else:
+                parts.append(weigh(ready(episodes, estimator), weight_naive))
             metrics |= episode_metrics("naive", episodes, game.episode_length)
         if num_meta:
             key_partner, key_play = jax.random.split(key_meta)
@@ -162,8 +194,17 @@ def make_update(
             episodes = jax.vmap(
                 lambda k, other: against_meta(k, game, policy, params, policy, other, **sizes)
             )(jax.random.split(key_play, num_meta), partners)
-            parts.append(weigh(ready(episodes, ESTIMATORS["batch_unaware"]), weight_meta))
+            if lola:
+                key_lola = jax.random.fold_in(key_steps, 1)
+                ascents.append(look_ahead(key_lola, params, partners, policy, cfg.p_meta))
+            else:
+                parts.append(weigh(ready(episodes, ESTIMATORS["batch_unaware"]), weight_meta))
             metrics |= episode_metrics("meta", episodes, game.episode_length)
+        if lola:
+            descent = jax.tree.map(lambda *x: -sum(x), *ascents)
+            updates, opt_state = optimizer.update(descent, opt_state, params)
+            metrics["grad_norm"] = optax.tree.norm(descent)
+            return optax.apply_updates(params, updates), opt_state, metrics
         chains = concatenate(*parts)
         params, opt_state, learning = improve(
             key_steps, policy, params, opt_state, optimizer, chains, cfg.objective

@@ -25,6 +25,7 @@ from reproductions.social_figures import column, draw, ending, origin, trained, 
 RUNS = Path("runs/coala")
 ESTIMATORS = ("coala", "batch_unaware", "m_fos")
 _BAND = "line: median over seeds; band: quartiles; thin: single seeds"
+_POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
 Scale = Literal["tabular", "hawk", "paper"]
 
 
@@ -252,7 +253,47 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
     write(figure, output, rows, _BAND)
 
 
+def memory(
+    memories: tuple[Literal["meta_episode", "inner_episode", "step"], ...] = (
+        "meta_episode",
+        "step",
+    ),
+    seeds: tuple[int, ...] = (0, 1, 2, 3),
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-memory"),
+) -> None:
+    """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
+
+    Args:
+        memories: how far back the meta agents see; step is a memory-1 policy by the same network.
+        seeds: one run each, because they take an hour.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    rows: dict[str, Any] = {}
+    panels = figure.subplots(1, 2, sharey=True)
+    for i, kind in enumerate(memories):
+        for seed in seeds:
+            policy = replace(base.policy, memory=kind)
+            run = trained(
+                replace(base, policy=policy, seed=seed), runs / f"{base.name}-{kind}-{seed}", 1
+            )
+            label = f"memory: {kind}" if seed == seeds[0] else ""
+            style = {"color": f"C{i}", "label": label, "alpha": 0.8}
+            for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
+                steps, values = column(run, metric)
+                axes.plot(steps, values[0], **style)
+            end = {m: ending(run, m)["median"] for m in _POOL_METRICS}
+            rows[f"{kind}, seed {seed}"] = end | {"updates": int(steps[-1]), "run": origin(run)}
+    panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
+    panels[1].set(xlabel="meta updates", title="meta against naive learners")
+    write(figure, output, rows, "one line per seed")
+
+
 SUBCOMMANDS = {
+    "coala-memory": memory,
     "coala-fig3": fig3,
     "coala-fig4": fig4,
     "coala-fig5": fig5,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agents.learning_aware import naive, population
+from agents.learning_aware.lola import LolaSettings
 from agents.learning_aware.objectives import ObjectiveSettings
 from agents.learning_aware.optim import Optimizer
 from agents.learning_aware.policies import Policy, sample, tabular, tabular_by_episode
@@ -158,9 +159,40 @@ def test_a_mixed_pool_runs_and_repeats():
     assert int(state.step) == 3
 
 
+def test_lola_ascends_its_own_gradients_weighed_by_the_pool(monkeypatch):
+    """With "the other's logits" as gradient, the step shows which co-players were looked at, and with what weight."""
+    monkeypatch.setattr(population, "lola_dice_gradient", lambda *args: args[4])
+    objective = ObjectiveSettings("reinforce", Optimizer("sgd", 0.5))
+    cfg = replace(POOL, num_meta=2, p_naive=0.25, p_meta=0.75, meta_episodes=4)
+    cfg = replace(cfg, estimator="lola_dice", objective=objective)
+    policy, learner = tabular(5, 2, noise=1.0), naive.frozen(tabular(5, 2, initial_logit=3.0))
+    start = population.init(cfg, policy, learner, jax.random.key(0)).params["logits"]
+    state, metrics = train(cfg, 1, policy, learner)
+    expected = start + 0.5 * (0.25 * 3.0 + 0.75 * start[::-1])
+    np.testing.assert_allclose(state.params["logits"], expected, rtol=1e-5)
+    assert set(metrics) >= {"meta/ego_reward", "naive/ego_reward", "grad_norm"}
+
+
+def test_sampled_lola_runs_in_a_pool():
+    objective = ObjectiveSettings("reinforce", Optimizer("sgd", 0.5))
+    lola = LolaSettings(batch=8)
+    cfg = replace(POOL, num_meta=2, p_naive=0.0, p_meta=1.0, estimator="lola_dice", lola=lola)
+    state, metrics = train(replace(cfg, objective=objective), 2, tabular(5, 2, noise=0.5))
+    assert np.isfinite(state.params["logits"]).all()
+    assert (metrics["grad_norm"] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"estimator": "lola_dice", "objective": ObjectiveSettings("ppo")},
+            r"objective.algorithm is 'ppo' with estimator lola_dice; allowed: reinforce",
+        ),
+        (
+            {"estimator": "lola_dice", "lola": LolaSettings(look_aheads=-1)},
+            r"look_aheads is -1; allowed",
+        ),
         ({"p_naive": 0.5}, r"p_naive \+ p_meta is 0.5 \+ 0.0 = 0.5; allowed: 1"),
         ({"p_naive": 1.2, "p_meta": -0.2}, r"p_naive is 1.2; allowed: in \[0, 1\]"),
         ({"p_naive": 0.5, "p_meta": 0.5}, r"num_meta is 1 with p_meta 0.5; allowed: at least 2"),
