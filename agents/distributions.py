@@ -4,7 +4,7 @@ Letters: B batch, T time, A actions or action dimensions, F observation factors.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable, cast
+from typing import Protocol, cast, runtime_checkable
 
 import distrax
 import jax

@@ -166,6 +166,13 @@ class DiscoverConfig:
     """Fraction of α before the warm-up. With too much the codes collapse before the decoder has learnt to use them."""
     kl_hold_steps: int = 0
     """Steps before the warm-up begins. Not in the paper."""
+    tail_steps: int = 0
+    """The last steps: switches and codes are found by then, and the decoder gets time to make the most of them. Not in
+    the paper."""
+    tail_kl_weight: float = 0.0
+    """α in the last `tail_steps`; a low one makes codes exact, and strong enough to overrule the base model."""
+    tail_tie_breaking: Literal["uniform", "deterministic"] = "uniform"
+    """`tie_breaking` in the last `tail_steps`."""
     obs_loss_weight: float = 0.0
     """λ of this stage; the paper uses 0."""
     random_switch_steps: int = 0

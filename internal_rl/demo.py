@@ -184,6 +184,7 @@ def _measure(
         episodes = cfg.iterations * cfg.batch_size
         methods[name] = {**evaluate.summarise(outcome, seed=config.seed), "episodes": episodes}
     methods["prior_sampling"] = {**of_meta["prior_sampling"], "episodes": 0}
+    methods["replayed_codes"] = {**of_meta["replayed_codes"], "episodes": 0}
     methods["uncontrolled"] = {**of_base["uncontrolled"], "episodes": 0}
     oracle = jax.jit(lambda key: oracle_nll(key, pretrain_world(config.env), 4096))
     return {
@@ -267,6 +268,7 @@ _LABELS = {
     "internal_rl": "internal RL",
     "raw_action": "raw-action RL",
     "prior_sampling": "prior sampling, z ~ N(0, I)",
+    "replayed_codes": "codes of the expert, replayed in the true order",
     "uncontrolled": "base model, uncontrolled",
 }
 

@@ -62,4 +62,4 @@ class AbstractPolicy(nnx.Module):
 
     def _head(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         mean, log_std = jnp.split(self.head(self.norm(x)), 2, axis=-1)
-        return mean, jnp.clip(log_std + self.initial_log_std, -5.0, 1.0)
+        return mean, self.initial_log_std + jnp.clip(log_std, -5.0, 1.0)

@@ -32,8 +32,8 @@ def evaluate_run(
     """Everything that a run of its stage can show on a task set.
 
     Returns:
-        pretrain: `uncontrolled`, `steering`. discover: `prior_sampling`, `switching`. reinforce: `internal_rl` or
-        `raw_action`. Each with the fields of `stages.evaluate.summarise`.
+        pretrain: `uncontrolled`, `steering`. discover: `prior_sampling`, `replayed_codes`, `switching`. reinforce:
+        `internal_rl` or `raw_action`. Each with the fields of `stages.evaluate.summarise`.
     """
     world = make_world(config.env, tasks)
     result: dict[str, Any] = {"run": str(run.path), "tasks": list(tasks)}
@@ -45,6 +45,9 @@ def evaluate_run(
         frozen = load_frozen(run)
         result["prior_sampling"] = _summary(
             config, evaluate.evaluate_prior(config, world, frozen, seeds)
+        )
+        result["replayed_codes"] = _summary(
+            config, evaluate.evaluate_replay(config, world, frozen, seeds)
         )
         result["switching"] = evaluate.evaluate_alignment(config, frozen)
     else:

@@ -33,6 +33,8 @@ _AT_LEAST_ZERO = (
         "discover.kl_hold_steps",
         "discover.random_switch_steps",
         "discover.kl_warmup_start",
+        "discover.tail_steps",
+        "discover.tail_kl_weight",
     ),
     "discover.obs_loss_weight",
 )
@@ -62,6 +64,14 @@ def validate(config: Config) -> None:
     is_raw = config.raw_action.method == "raw_action"
     _check(config, "raw_action.method", is_raw, "'raw_action'")
     check_runtime(config, config.runtime)
+    schedule = config.discover.kl_hold_steps + config.discover.kl_warmup_steps
+    _check(
+        config,
+        "discover.tail_steps",
+        config.discover.tail_steps <= max(0, config.discover.steps - schedule),
+        "at most what hold and warm-up leave of discover.steps "
+        f"({max(0, config.discover.steps - schedule)})",
+    )
 
 
 def check_runtime(config: Config, runtime: RuntimeConfig) -> None:
@@ -116,6 +126,8 @@ def _check_model(config: Config) -> None:
     _check(config, "metacontroller.embedding_width", fits, allowed)
     temperature = config.metacontroller.gate_temperature
     _check(config, "metacontroller.gate_temperature", temperature > 0, "above 0")
+    rate = config.metacontroller.random_switch_rate
+    _check(config, "metacontroller.random_switch_rate", 0 <= rate <= 1, "0 to 1")
     rank, width = config.metacontroller.rank, cfg.width
     _check(
         config,
@@ -138,6 +150,9 @@ def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
         _check(config, f"{name}.{field}", getattr(cfg, field) >= 1, "at least 1")
     for field in ("clip", "advantage_delta", "initial_std"):
         _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")
+    fits = 0 <= cfg.abstract_steps <= config.env.horizon
+    allowed = f"0 (all) to env.horizon ({config.env.horizon})"
+    _check(config, f"{name}.abstract_steps", fits, allowed)
     _check(config, f"{name}.entropy_weight", cfg.entropy_weight >= 0, "at least 0")
     _check(config, f"{name}.distractor_reward", 0 <= cfg.distractor_reward < 1, "0 to below 1")
     try:

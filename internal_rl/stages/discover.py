@@ -5,6 +5,7 @@ step, whatever β_t is (App. E.1).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from agents.distributions import kl_to_standard_normal
+from envs.pinpad.expert import TieBreaking
 from internal_rl.analysis.switching import switch_alignment
 from internal_rl.base_model import BaseModel
 from internal_rl.config import Config, DiscoverConfig
@@ -71,12 +73,15 @@ def discovery_loss(
 
 
 def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
-    """α at a step: constant (paper), or held low and then rising linearly over the warm-up."""
-    if not cfg.kl_warmup_steps:
-        return jnp.float32(cfg.kl_weight)
-    since = step.astype(jnp.float32) - cfg.kl_hold_steps
-    progress = jnp.clip(since / cfg.kl_warmup_steps, 0.0, 1.0)
-    return cfg.kl_weight * (cfg.kl_warmup_start + (1.0 - cfg.kl_warmup_start) * progress)
+    """α at a step: constant (paper), or held low, then rising linearly over the warm-up, and low again in the tail."""
+    weight = jnp.float32(cfg.kl_weight)
+    if cfg.kl_warmup_steps:
+        since = step.astype(jnp.float32) - cfg.kl_hold_steps
+        progress = jnp.clip(since / cfg.kl_warmup_steps, 0.0, 1.0)
+        weight *= cfg.kl_warmup_start + (1.0 - cfg.kl_warmup_start) * progress
+    if cfg.tail_steps:
+        weight = jnp.where(step < cfg.steps - cfg.tail_steps, weight, cfg.tail_kl_weight)
+    return weight
 
 
 def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
@@ -87,16 +92,25 @@ def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState,
     meta_net = metacontroller_network(config)
     optimizer = make_optimizer(cfg.optimizer, cfg.steps)
 
+    def rows(tie_breaking: TieBreaking, key: jax.Array) -> Batch:
+        symmetric = cfg.encoder_view == "symmetric"
+        return padded_batch(
+            key, world, cfg.batch_size, 0.0, tie_breaking, symmetric_views=symmetric
+        )[0]
+
+    def draw(key: jax.Array, step: jax.Array) -> Batch:
+        if not cfg.tail_steps or cfg.tail_tie_breaking == cfg.tie_breaking:
+            return rows(cfg.tie_breaking, key)
+        return jax.lax.cond(
+            step < cfg.steps - cfg.tail_steps,
+            partial(rows, cfg.tie_breaking),
+            partial(rows, cfg.tail_tie_breaking),
+            key,
+        )
+
     def update(state: TrainState, base_params: Params) -> tuple[TrainState, dict]:
         key_data, key_noise = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch, _ = padded_batch(
-            key_data,
-            world,
-            cfg.batch_size,
-            0.0,
-            cfg.tie_breaking,
-            symmetric_views=cfg.encoder_view == "symmetric",
-        )
+        batch = draw(key_data, state.step)
         alpha = kl_weight(cfg, state.step)
         random_switches = None
         if cfg.random_switch_steps:

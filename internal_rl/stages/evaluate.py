@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from internal_rl.analysis import steer
+from internal_rl.analysis.latents import collect_codes, replay_controller
 from internal_rl.analysis.switching import switch_alignment
 from internal_rl.config import Config
 from internal_rl.data import padded_batch
@@ -65,6 +66,30 @@ def evaluate_prior(config: Config, world: World, frozen: Frozen, seeds: int) -> 
 
     none = jnp.zeros((seeds,))
     return _play(config, world, lambda params, frozen: frozen.base, controller, none, frozen)
+
+
+def evaluate_replay(config: Config, world: World, frozen: Frozen, seeds: int) -> PerEpisode:
+    """Codes recorded on expert trajectories of the pretraining tasks, replayed in the true order (paper, Fig. 6)."""
+    pretraining = pretrain_world(config.env)
+    base_net = base_network(config, world.obs_spec, world.action_spec)
+    meta_net = metacontroller_network(config)
+
+    @jax.jit
+    def record(key, frozen):
+        batch, _ = padded_batch(key, pretraining, 1024, 0.0, config.discover.tie_breaking)
+        base, meta = base_net.bind(frozen.base), meta_net.bind(frozen.metacontroller)
+        return collect_codes(base, meta, batch, key, config.env.num_objects)
+
+    def controller(params, shared):
+        del params
+        frozen, bank = shared
+        return replay_controller(meta_net.bind(frozen.metacontroller), bank)
+
+    bank = record(jax.random.fold_in(jax.random.key(config.seed), 4), frozen)
+    none = jnp.zeros((seeds,))
+    return _play(
+        config, world, lambda params, shared: shared[0].base, controller, none, (frozen, bank)
+    )
 
 
 def evaluate_raw(config: Config, world: World, bases: Params) -> PerEpisode:

@@ -47,7 +47,7 @@ class Frozen:
 
 @flax.struct.dataclass
 class Experience:
-    """What the surrogate needs of a batch of episodes; all arrays start with [B, T]."""
+    """What the surrogate needs of a batch of episodes; all arrays start with [B, T] (internal: maybe [B, K])."""
 
     inputs: jax.Array
     """Residual stream e (internal) or observations (raw_action)."""
@@ -90,10 +90,13 @@ def internal_episodes(
     return episodes, solvable
 
 
-def internal_experience(episodes: Episodes, delta: float) -> Experience:
-    """Abstract steps of the episodes: one where the switching unit fired, on raw-step time with a mask."""
+def internal_experience(episodes: Episodes, delta: float, abstract_steps: int = 0) -> Experience:
+    """Abstract steps of the episodes: one where the switching unit fired.
+
+    On raw-step time [B, T] with a mask, or the first `abstract_steps` = K of each episode side by side [B, K].
+    """
     advantage = trajectory_advantage(episodes.episode_return, delta)
-    return Experience(
+    experience = Experience(
         inputs=episodes.e,
         acted=episodes.decision.switch & episodes.alive,
         first=_first_step(episodes),
@@ -101,6 +104,12 @@ def internal_experience(episodes: Episodes, delta: float) -> Experience:
         log_prob=episodes.decision.log_prob,
         advantage=jnp.broadcast_to(advantage[:, None], episodes.alive.shape),
     )
+    if not abstract_steps:
+        return experience
+    # False sorts before True and the order is stable, so abstract steps come first and stay in order.
+    order = jnp.argsort(~experience.acted, axis=1)[:, :abstract_steps]
+    take = jax.vmap(lambda x, i: x[i])
+    return jax.tree.map(lambda x: take(x, order), experience)
 
 
 def raw_experience(world: World, episodes: Episodes, delta: float) -> Experience:
@@ -144,7 +153,8 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
             meta, policy = meta_net.bind(frozen.metacontroller), policy_net.bind(params)
             base = base_net.bind(frozen.base)
             episodes, solvable = internal_episodes(key, world, base, meta, policy, cfg)
-            return episodes, internal_experience(episodes, cfg.advantage_delta), solvable
+            experience = internal_experience(episodes, cfg.advantage_delta, cfg.abstract_steps)
+            return episodes, experience, solvable
         key_start, key_rollout = jax.random.split(key)
         layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
         episodes = rollout(key_rollout, world, base_net.bind(params), uncontrolled(), layout, task)
@@ -183,6 +193,9 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
         )
         metrics = jax.tree.map(jnp.mean, metrics) | episode_metrics(episodes)
         metrics["solvable_fraction"] = solvable
+        if internal and cfg.abstract_steps:
+            decisions = jnp.sum(episodes.decision.switch & episodes.alive)
+            metrics["unseen_decisions"] = 1.0 - jnp.sum(experience.acted) / jnp.maximum(decisions, 1)
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     return update

@@ -345,6 +345,7 @@ def test_evaluation_lies_in_the_run_by_default(runs, tmp_path, capsys):
     assert cli.main(command) == 0
     result = json.loads((copy / "evaluation.json").read_text())
     assert result["prior_sampling"]["seeds"] == 2
+    assert result["replayed_codes"]["seeds"] == 2
     assert set(result["switching"]) >= {"precision", "recall", "f1"}
     assert result["tasks"] == list(runs.config.env.heldout_tasks)
     capsys.readouterr()

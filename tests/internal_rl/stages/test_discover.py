@@ -1,3 +1,4 @@
+import dataclasses
 from functools import cache
 
 import jax
@@ -167,3 +168,6 @@ def test_kl_schedule():
     steps = (0, 50, 75, 100, 150, 151, 10**6)
     expected = (0.2, 0.2, 0.65, 1.1, 2.0, 2.0, 2.0)
     np.testing.assert_allclose([weight(rising, step) for step in steps], expected, rtol=1e-6)
+    tail = dataclasses.replace(rising, steps=170, tail_steps=15, tail_kl_weight=0.25)
+    steps, expected = (50, 100, 154, 155, 169), (0.2, 1.1, 2.0, 0.25, 0.25)
+    np.testing.assert_allclose([weight(tail, step) for step in steps], expected, rtol=1e-6)

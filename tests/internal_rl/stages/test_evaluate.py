@@ -90,9 +90,12 @@ def test_methods_see_the_same_layouts_and_count_their_switches():
     mute = meta | {"decoder": meta["decoder"] | {"write": jnp.zeros_like(meta["decoder"]["write"])}}
     prior = evaluate.evaluate_prior(SMOKE, WORLD, Frozen(base, mute), 2)
     policy = evaluate.evaluate_policy(SMOKE, WORLD, Frozen(base, mute), stack(policy_params(), 2))
+    replay = evaluate.evaluate_replay(SMOKE, WORLD, Frozen(base, mute), 2)
     for name in ("success", "subgoals", "steps"):
         np.testing.assert_array_equal(prior[name], raw[name])
         np.testing.assert_array_equal(policy[name], raw[name])
+        np.testing.assert_array_equal(replay[name], raw[name])
+    assert (replay["switches"] == 1).all()  # one colour per task
     assert (prior["switches"] >= 1).all()
     assert (prior["switches"] <= prior["steps"]).all()
 

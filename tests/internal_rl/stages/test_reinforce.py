@@ -1,4 +1,4 @@
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,41 @@ def experience(method):
     if method == "internal":
         return policy_params(), *internal(key)
     return base_params(), *raw(key)
+
+
+def test_abstract_steps_side_by_side_are_the_same_steps():
+    """Log-densities and their gradient do not change where no episode has more; where some do, the rest is left out."""
+    params, episodes, _ = jax.tree.map(np.array, experience("internal"))
+    # An untrained switching unit fires at every step of some episodes; let it fire at every other one.
+    episodes.decision.switch[:, 1::2] = False
+    given = jax.tree.map(jnp.asarray, episodes)
+    batch = jax.device_get(reinforce.internal_experience(given, DELTA))
+    most = int(batch.acted.sum(1).max())
+    assert 2 < most < WORLD.horizon
+
+    @partial(jax.jit, static_argnums=1)
+    def run(params, steps):
+        few = reinforce.internal_experience(given, DELTA, abstract_steps=steps)
+
+        def total(params):
+            log_prob, _ = reinforce.internal_log_prob(bind_policy(params), few)
+            return jnp.sum(jnp.where(few.acted, log_prob * few.advantage, 0.0)), log_prob
+
+        (value, log_prob), grads = jax.value_and_grad(total, has_aux=True)(params)
+        return few, value, log_prob, grads
+
+    full, gathered = (jax.device_get(run(params, steps)) for steps in (0, most))
+    assert gathered[0].acted.shape == (len(batch.acted), most)
+    for field in ("inputs", "choice", "log_prob", "advantage"):
+        kept = getattr(gathered[0], field)[gathered[0].acted]
+        np.testing.assert_array_equal(kept, getattr(full[0], field)[full[0].acted])
+    assert_close(gathered[2][gathered[0].acted], full[2][full[0].acted])
+    assert_close(gathered[1], full[1])
+    for new, old in zip(jax.tree.leaves(gathered[3]), jax.tree.leaves(full[3]), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
+    first = jax.device_get(run(params, 2))[0]
+    np.testing.assert_array_equal(first.acted.sum(1), np.minimum(batch.acted.sum(1), 2))
+    np.testing.assert_array_equal(first.choice, gathered[0].choice[:, :2])
 
 
 @pytest.mark.parametrize("method", ["internal", "raw_action"])
