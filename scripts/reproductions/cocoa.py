@@ -159,6 +159,7 @@ def fig3(
         "exact": {m: _train(preset, m, "exact", seeds, runs) for m in exact_methods},
         "learned": {m: _train(preset, m, "learned", seeds, runs) for m in methods},
     }
+    sides = {side: trained for side, trained in sides.items() if trained}
     marks = {"exact": paper.FIG3_EXACT, "learned": paper.FIG3_LEARNED}
     if length != 103:
         marks = {"exact": {}, "learned": {}}
