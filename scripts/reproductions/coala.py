@@ -254,19 +254,18 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
 
 
 def memory(
-    memories: tuple[Literal["meta_episode", "inner_episode", "step"], ...] = (
-        "meta_episode",
-        "step",
+    members: tuple[str, ...] = (
+        *("meta_episode-0", "meta_episode-1", "meta_episode-2", "meta_episode-3"),
+        "step-0",
     ),
-    seeds: tuple[int, ...] = (0, 1, 2, 3),
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-memory"),
 ) -> None:
     """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
 
     Args:
-        memories: how far back the meta agents see; step is a memory-1 policy by the same network.
-        seeds: one run each, because they take an hour.
+        members: MEMORY-SEED, one run each, because they take an hour. Memory: meta_episode, inner_episode or step, which
+            is a memory-1 policy by the same network.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
@@ -274,22 +273,21 @@ def memory(
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     rows: dict[str, Any] = {}
     panels = figure.subplots(1, 2, sharey=True)
-    for i, kind in enumerate(memories):
-        for seed in seeds:
-            policy = replace(base.policy, memory=kind)
-            run = trained(
-                replace(base, policy=policy, seed=seed), runs / f"{base.name}-{kind}-{seed}", 1
-            )
-            label = f"memory: {kind}" if seed == seeds[0] else ""
-            style = {"color": f"C{i}", "label": label, "alpha": 0.8}
-            for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
-                steps, values = column(run, metric)
-                axes.plot(steps, values[0], **style)
-            end = {m: ending(run, m)["median"] for m in _POOL_METRICS}
-            rows[f"{kind}, seed {seed}"] = end | {"updates": int(steps[-1]), "run": origin(run)}
+    for i, member in enumerate(members):
+        kind, seed = member.rsplit("-", 1)
+        policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
+        config = replace(base, policy=policy, seed=int(seed))
+        run = trained(config, runs / f"{base.name}-{member}", 1)
+        style = "--" if kind == "step" else "-"
+        for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
+            steps, values = column(run, metric)
+            axes.plot(steps, values[0], style, color=f"C{i}", label=member)
+        end = {m: ending(run, m)["median"] for m in _POOL_METRICS}
+        best = float(column(run, "meta/ego_reward")[1].max())
+        rows[member] = end | {"best": best, "updates": int(steps[-1]), "run": origin(run)}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against naive learners")
-    write(figure, output, rows, "one line per seed")
+    write(figure, output, rows, "one line per run: memory-seed")
 
 
 SUBCOMMANDS = {

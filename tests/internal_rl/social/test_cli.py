@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from configs import social as presets
+from envs.social.matrix import IteratedMatrixGame
 from internal_rl.cli import main
+from internal_rl.errors import UserError
 from internal_rl.runs.run_dir import open_run
 from internal_rl.social import cli
 from internal_rl.social.build import (
+    make_learner,
     validate_analytic,
     validate_embedded,
     validate_predictive,
@@ -19,6 +22,7 @@ from internal_rl.social.build import (
 from internal_rl.social.config import (
     AnalyticConfig,
     EmbeddedConfig,
+    NaiveConfig,
     PredictiveConfig,
     SocialConfig,
 )
@@ -142,6 +146,14 @@ def test_mistakes_end_in_one_line(command, message, tmp_path, capsys):
     assert message in error
     assert error.count("\n") == 1
     assert not run.exists()
+
+
+def test_unknown_learners_are_named():
+    config = NaiveConfig(rule="actor_critics")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(
+        UserError, match=r"naive.rule is 'actor_critics'; did you mean 'actor_critic'"
+    ):
+        make_learner(config, IteratedMatrixGame())
 
 
 def test_bad_alphas(capsys):
