@@ -395,7 +395,9 @@ def _curves(
 
 
 def _write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any]) -> None:
-    axes.plot([], [], color="0.3", label="paper, digitised", **_MARK)
+    lines = [line for panel in figure.axes for line in panel.lines]
+    if any(line.get_marker() == _MARK["marker"] for line in lines):
+        axes.plot([], [], color="0.3", label="paper, digitised", **_MARK)
     axes.legend(fontsize="small")
     for panel in figure.axes:
         panel.grid(alpha=0.25)
