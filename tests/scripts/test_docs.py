@@ -1,5 +1,6 @@
 """What the README and the pages in docs/ tell a reader to type, run or parsed."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -53,6 +54,12 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
 )
 def test_command_lines_parse(words):
     name, *flags = words[1:]
+    if name in cli.FAMILIES:
+        family = importlib.import_module(cli.FAMILIES[name])
+        assert flags[0] in family.COMMANDS, f"no command {name} {flags[0]}"
+        if not {"--help", "-h"} & set(flags):
+            family.parse(flags[0], flags[1:])
+        return
     assert name in cli._COMMANDS, f"no command {name}"
     if flags in (["--help"], ["-h"]):
         return
