@@ -284,7 +284,11 @@ def memory(
             axes.plot(steps, values[0], style, color=f"C{i}", label=member)
         end = {m: ending(run, m)["median"] for m in _POOL_METRICS}
         best = float(column(run, "meta/ego_reward")[1].max())
-        rows[member] = end | {"best": best, "updates": int(steps[-1]), "run": origin(run)}
+        rows[member] = end | {
+            "best": best,
+            "updates": int(column(run, "meta/ego_reward")[0][-1]),
+            "run": origin(run),
+        }
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against naive learners")
     write(figure, output, rows, "one line per run: memory-seed")
