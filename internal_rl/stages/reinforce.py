@@ -140,7 +140,10 @@ def raw_log_prob(base: BaseModel, batch: Experience) -> tuple[jax.Array, jax.Arr
 
 
 def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainState, dict]]:
-    """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`."""
+    """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`.
+
+    Where all episodes of a batch end alike (metric `informative` 0) there is nothing to learn and no epoch is run.
+    """
     cfg = config.reinforce
     internal = cfg.method == "internal"
     world = heldout_world(config.env, cfg.distractor_reward)
@@ -167,7 +170,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
             log_prob, entropy = raw_log_prob(base_net.bind(params), batch)
         loss, metrics = ppo_clip(log_prob, batch.log_prob, batch.advantage, batch.acted, cfg.clip)
         entropy = masked_mean(entropy, batch.acted)
-        metrics |= {"policy_loss": loss, "entropy": entropy}
+        metrics["policy_loss"] = loss
         return loss - cfg.entropy_weight * entropy, metrics
 
     def minibatch_step(carry, batch: Experience):
@@ -181,21 +184,38 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
         key_roll, key_epochs = jax.random.split(jax.random.fold_in(state.key, state.step))
         episodes, experience, solvable = collect(key_roll, state.params, frozen)
 
-        def epoch(carry, key):
+        def epoch(loop):
+            i, carry, totals = loop
+
             def split(x):
-                x = x[jax.random.permutation(key, cfg.batch_size)]
+                x = x[jax.random.permutation(keys[i], cfg.batch_size)]
                 return x.reshape(cfg.minibatches, -1, *x.shape[1:])
 
-            return jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
+            carry, metrics = jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
+            return i + 1, carry, jax.tree.map(lambda t, m: t + jnp.mean(m), totals, metrics)
 
-        (params, opt_state), metrics = jax.lax.scan(
-            epoch, (state.params, state.opt_state), jax.random.split(key_epochs, cfg.epochs)
+        # Equal returns leave no gradient but the entropy's, so such an iteration only counts its episodes. A loop, and
+        # not a condition, because of several seeds it then runs for none instead of for all.
+        keys = jax.random.split(key_epochs, cfg.epochs)
+        informative = jnp.any(experience.advantage != 0)
+        epochs = jnp.where(informative | (cfg.entropy_weight > 0), cfg.epochs, 0)
+        names = ("approx_kl", "clip_fraction", "policy_loss", "grad_norm")
+        start = (
+            jnp.int32(0),
+            (state.params, state.opt_state),
+            dict.fromkeys(names, jnp.float32(0)),
         )
-        metrics = jax.tree.map(jnp.mean, metrics) | episode_metrics(episodes)
+        _, (params, opt_state), totals = jax.lax.while_loop(lambda x: x[0] < epochs, epoch, start)
+        metrics = {name: total / cfg.epochs for name, total in totals.items()}
+        # From the choices themselves, so that it is known without a gradient step.
+        metrics["entropy"] = -masked_mean(experience.log_prob, experience.acted)
+        metrics |= episode_metrics(episodes) | {"informative": informative}
         metrics["solvable_fraction"] = solvable
         if internal and cfg.abstract_steps:
             decisions = jnp.sum(episodes.decision.switch & episodes.alive)
-            metrics["unseen_decisions"] = 1.0 - jnp.sum(experience.acted) / jnp.maximum(decisions, 1)
+            metrics["unseen_decisions"] = 1.0 - jnp.sum(experience.acted) / jnp.maximum(
+                decisions, 1
+            )
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     return update

@@ -207,14 +207,38 @@ def test_one_iteration_trains_the_policy_and_nothing_else():
 
 
 def test_no_reward_no_change():
-    """Equal returns have advantage 0, so with no weight decay nothing moves."""
-    impossible = changed(RAW, env={"heldout_tasks": ("010101010101",), "horizon": 16})
+    """Equal returns have advantage 0, so nothing moves, whatever the weight decay and the momentum."""
+    impossible = changed(
+        RAW,
+        env={"heldout_tasks": ("010101010101",), "horizon": 16},
+        reinforce={"optimizer": {"weight_decay": 0.1}},
+    )
     state = jax.jit(lambda key: reinforce.init(impossible, key, base_params()))(jax.random.key(0))
     after, metrics = jax.jit(reinforce.make_update(impossible))(
         state, reinforce.Frozen(base=base_params(), metacontroller=None)
     )
     assert metrics["success"] == 0.0
+    assert not metrics["informative"]
+    assert metrics["grad_norm"] == 0.0
     assert_trees_equal(after.params, state.params)
+    assert_trees_equal(after.opt_state, state.opt_state)
+    assert after.step == state.step + 1
+
+
+def test_entropy_bonus_acts_without_reward():
+    config = changed(
+        RAW,
+        env={"heldout_tasks": ("010101010101",), "horizon": 16},
+        reinforce={"entropy_weight": 0.1},
+    )
+    state = jax.jit(lambda key: reinforce.init(config, key, base_params()))(jax.random.key(0))
+    after, metrics = jax.jit(reinforce.make_update(config))(
+        state, reinforce.Frozen(base=base_params(), metacontroller=None)
+    )
+    assert not metrics["informative"]
+    assert metrics["grad_norm"] > 0
+    head = after.params["action_head"]["kernel"]
+    assert (head != state.params["action_head"]["kernel"]).any()
 
 
 def test_frozen_parts_after_a_whole_run(runs):
