@@ -3,6 +3,8 @@
 Letters: R rows, L tokens per row, O observation size.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,7 @@ def padded_batch(
     if symmetric_views:
         # Folded in, so that the trajectories are those of a batch without views.
         element = jax.random.randint(jax.random.fold_in(key, 1), (rows,), 0, 8)
-        batch = batch.replace(view=symmetric_view(world, data, packing, element))
+        batch = dataclasses.replace(batch, view=symmetric_view(world, data, packing, element))
     return batch, stats
 
 

@@ -203,7 +203,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
         start = (
             jnp.int32(0),
             (state.params, state.opt_state),
-            dict.fromkeys(names, jnp.float32(0)),
+            {name: jnp.float32(0) for name in names},
         )
         _, (params, opt_state), totals = jax.lax.while_loop(lambda x: x[0] < epochs, epoch, start)
         metrics = {name: total / cfg.epochs for name, total in totals.items()}

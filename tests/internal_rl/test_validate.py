@@ -53,7 +53,11 @@ def changed(path, value):
         ("discover.tail_steps", 10**6, "tail_steps is 1000000; allowed: at most what hold"),
         ("metacontroller.random_switch_rate", 1.5, "random_switch_rate is 1.5; allowed: 0 to 1"),
         ("discover.steps", 0, "discover.steps is 0; allowed: a positive multiple"),
-        ("reinforce.abstract_steps", 25, r"abstract_steps is 25; allowed: 0 \(all\) to env.horizon"),
+        (
+            "reinforce.abstract_steps",
+            25,
+            r"abstract_steps is 25; allowed: 0 \(all\) to env.horizon",
+        ),
         ("reinforce.minibatches", 3, r"reinforce.batch_size is 1024; allowed: a multiple .* \(3\)"),
         ("reinforce.switch_threshold", 1.0, "reinforce.switch_threshold is 1.0; allowed: between"),
         ("reinforce.switch_threshold", 0.0, "reinforce.switch_threshold is 0.0"),
