@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,11 @@ def test_scripts_exist():
 
 def _help_of(words):
     script = words.index(next(word for word in words if word.endswith(".py")))
-    command = [word for word in words[1 : script + 2] if not word.startswith("-")]
+    return _help(tuple(word for word in words[1 : script + 2] if not word.startswith("-")))
+
+
+@cache
+def _help(command):
     done = subprocess.run(
         [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
     )
