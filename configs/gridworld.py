@@ -135,7 +135,7 @@ _LAPTOP = Config(
     ),
     # Wide exploration: on unseen transitions only codes larger than the expert's overrule the base model.
     reinforce=ReinforceConfig(
-        iterations=250,
+        iterations=180,
         batch_size=1024,
         epochs=2,
         minibatches=1,
@@ -146,7 +146,7 @@ _LAPTOP = Config(
     ),
     raw_action=ReinforceConfig(
         method="raw_action",
-        iterations=250,
+        iterations=180,
         batch_size=1024,
         epochs=2,
         minibatches=1,
