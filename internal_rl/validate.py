@@ -150,8 +150,9 @@ def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
         _check(config, f"{name}.{field}", getattr(cfg, field) >= 1, "at least 1")
     for field in ("clip", "advantage_delta", "initial_std"):
         _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")
-    fits = 0 <= cfg.abstract_steps <= config.env.horizon
-    allowed = f"0 (all) to env.horizon ({config.env.horizon})"
+    most = config.env.horizon if cfg.method == "internal" else 0
+    fits = 0 <= cfg.abstract_steps <= most
+    allowed = f"0 (all) to env.horizon ({most})" if most else "0 for raw actions"
     _check(config, f"{name}.abstract_steps", fits, allowed)
     _check(config, f"{name}.entropy_weight", cfg.entropy_weight >= 0, "at least 0")
     _check(config, f"{name}.distractor_reward", 0 <= cfg.distractor_reward < 1, "0 to below 1")

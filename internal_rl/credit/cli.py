@@ -18,8 +18,8 @@ from configs import credit as presets
 from internal_rl.cli import RunFlags
 from internal_rl.config import RuntimeConfig
 from internal_rl.credit.config import CreditRunConfig, ShadowConfig, WorldConfig
-from internal_rl.errors import UserError, nearest
-from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.errors import UserError
+from internal_rl.family import run_family
 
 DEFAULT_PRESET = "cocoa-length-23"
 
@@ -89,29 +89,8 @@ class Exact(Choice):
 
 def main(argv: Sequence[str]) -> int:
     """`argv` without `credit`; returns the exit code. Raises UserError for the user's mistakes."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    name, rest = argv[0], list(argv[1:])
-    if name not in COMMANDS:
-        raise UserError(
-            f"unknown command 'credit {name}'; did you mean '{nearest(name, COMMANDS)}'? "
-            f"allowed: {', '.join(COMMANDS)}"
-        )
-    try:
-        args = parse(name, rest)
-    except SystemExit as stop:  # tyro has printed help or what is wrong with the flags
-        return int(stop.code or 0)
-    enable_compilation_cache()
-    COMMANDS[name][1](args)
-    return 0
-
-
-def usage() -> str:
-    """Help of the family."""
-    lines = ["usage: internal-rl credit COMMAND [flags]", ""]
-    lines += [f"  {n:9} {(c.__doc__ or '').splitlines()[0]}" for n, (c, _) in COMMANDS.items()]
-    return "\n".join([*lines, "", f"presets: {', '.join(presets.PRESETS)}"])
+    listed = [f"presets: {', '.join(presets.PRESETS)}"]
+    return run_family("credit", COMMANDS, parse, listed, argv)
 
 
 def parse(name: str, argv: Sequence[str]) -> Choice:

@@ -18,8 +18,8 @@ from agents.learning_aware.predictive import PredictiveSettings
 from configs import social as presets
 from internal_rl.cli import RunFlags
 from internal_rl.config import RuntimeConfig
-from internal_rl.errors import UserError, nearest
-from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.errors import UserError
+from internal_rl.family import run_family
 from internal_rl.social.config import (
     AnalyticConfig,
     EmbeddedConfig,
@@ -121,32 +121,8 @@ class Predictive(RunFlags):
 
 def main(argv: Sequence[str]) -> int:
     """`argv` without `social`; returns the exit code. Raises UserError for the user's mistakes."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    name, rest = argv[0], list(argv[1:])
-    if name not in COMMANDS:
-        raise UserError(
-            f"unknown command 'social {name}'; did you mean '{nearest(name, COMMANDS)}'? "
-            f"allowed: {', '.join(COMMANDS)}"
-        )
-    try:
-        args = parse(name, rest)
-    except SystemExit as stop:  # tyro has printed help or what is wrong with the flags
-        return int(stop.code or 0)
-    enable_compilation_cache()
-    COMMANDS[name][1](args)
-    return 0
-
-
-def usage() -> str:
-    """Help of the family."""
-    lines = ["usage: internal-rl social COMMAND [flags]", ""]
-    lines += [f"  {n:10} {(c.__doc__ or '').splitlines()[0]}" for n, (c, _) in COMMANDS.items()]
-    lines.append("")
-    for name, kind in _KINDS.items():
-        lines.append(f"presets of {name}: {', '.join(presets.names(kind))}")
-    return "\n".join(lines)
+    listed = [f"presets of {n}: {', '.join(presets.names(k))}" for n, k in _KINDS.items()]
+    return run_family("social", COMMANDS, parse, listed, argv)
 
 
 def parse(name: str, argv: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ Two methods with the same objective, advantage and number of episodes:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -139,6 +140,33 @@ def raw_log_prob(base: BaseModel, batch: Experience) -> tuple[jax.Array, jax.Arr
     return distribution.log_prob(batch.choice), distribution.entropy()
 
 
+def make_epoch(
+    loss_fn: Callable[[Params, Any], tuple[jax.Array, dict]],
+    optimizer: optax.GradientTransformation,
+    cfg: ReinforceConfig,
+) -> Callable[[tuple, Any, jax.Array], tuple[tuple, dict]]:
+    """`epoch((params, opt_state), experience, key)`: one gradient step per minibatch of the shuffled episodes [B, ...].
+
+    Metrics come back with one entry per minibatch.
+    """
+
+    def minibatch_step(carry, batch):
+        params, opt_state = carry
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return (optax.apply_updates(params, updates), opt_state), metrics
+
+    def epoch(carry, experience, key):
+        def split(x):
+            x = x[jax.random.permutation(key, cfg.batch_size)]
+            return x.reshape(cfg.minibatches, -1, *x.shape[1:])
+
+        return jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
+
+    return epoch
+
+
 def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainState, dict]]:
     """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`.
 
@@ -173,25 +201,15 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
         metrics["policy_loss"] = loss
         return loss - cfg.entropy_weight * entropy, metrics
 
-    def minibatch_step(carry, batch: Experience):
-        params, opt_state = carry
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, batch)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return (optax.apply_updates(params, updates), opt_state), metrics
+    epoch = make_epoch(loss_fn, optimizer, cfg)
 
     def update(state: TrainState, frozen: Frozen) -> tuple[TrainState, dict]:
         key_roll, key_epochs = jax.random.split(jax.random.fold_in(state.key, state.step))
         episodes, experience, solvable = collect(key_roll, state.params, frozen)
 
-        def epoch(loop):
+        def one_more(loop):
             i, carry, totals = loop
-
-            def split(x):
-                x = x[jax.random.permutation(keys[i], cfg.batch_size)]
-                return x.reshape(cfg.minibatches, -1, *x.shape[1:])
-
-            carry, metrics = jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
+            carry, metrics = epoch(carry, experience, keys[i])
             return i + 1, carry, jax.tree.map(lambda t, m: t + jnp.mean(m), totals, metrics)
 
         # Equal returns leave no gradient but the entropy's, so such an iteration only counts its episodes. A loop, and
@@ -205,7 +223,9 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
             (state.params, state.opt_state),
             {name: jnp.float32(0) for name in names},
         )
-        _, (params, opt_state), totals = jax.lax.while_loop(lambda x: x[0] < epochs, epoch, start)
+        _, (params, opt_state), totals = jax.lax.while_loop(
+            lambda x: x[0] < epochs, one_more, start
+        )
         metrics = {name: total / cfg.epochs for name, total in totals.items()}
         # From the choices themselves, so that it is known without a gradient step.
         metrics["entropy"] = -masked_mean(experience.log_prob, experience.acted)

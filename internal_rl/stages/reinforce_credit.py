@@ -13,7 +13,6 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
 from agents.credit.sampled import Decisions, fresh_actions
 from agents.credit.sampled_models import SampledModel, make_sampled
@@ -157,12 +156,7 @@ def make_update(
         metrics |= {"policy_loss": taken + fresh, "entropy": entropy}
         return taken + fresh - cfg.entropy_weight * entropy, metrics
 
-    def minibatch_step(carry, batch: CreditExperience):
-        params, opt_state = carry
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(params, batch)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        metrics["grad_norm"] = optax.tree.norm(grads)
-        return (optax.apply_updates(params, updates), opt_state), metrics
+    epoch = reinforce.make_epoch(loss_fn, optimizer, cfg)
 
     def update(state: TrainState, frozen: reinforce.Frozen) -> tuple[TrainState, dict]:
         key_collect, key_epochs = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -170,15 +164,8 @@ def make_update(
             key_collect, state.params, state.opt_state["credit"], frozen
         )
 
-        def epoch(carry, key):
-            def split(x):
-                x = x[jax.random.permutation(key, cfg.batch_size)]
-                return x.reshape(cfg.minibatches, -1, *x.shape[1:])
-
-            return jax.lax.scan(minibatch_step, carry, jax.tree.map(split, experience))
-
         (params, opt_state), metrics = jax.lax.scan(
-            epoch,
+            lambda carry, key: epoch(carry, experience, key),
             (state.params, state.opt_state["policy"]),
             jax.random.split(key_epochs, cfg.epochs),
         )

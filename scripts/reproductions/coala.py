@@ -154,7 +154,11 @@ def fig5(
                 draw(inner, x, values, f"C{i}", name if who == "ego" else "", style)
             rows[f"shaping {name}"] = result["reward"]["naive"]
             rows["runs"][run.path.name] = origin(run)
-        learning.set(xlabel="meta updates", ylabel="meta's reward per step", title="A")
+        learning.set(
+            xlabel="meta updates",
+            ylabel="meta's reward per step",
+            title="A: against naive learners",
+        )
         inner.set(xlabel="inner episode", title="B: after training (dashed: naive learner)")
     if "pool" in panels:
         for i, name in enumerate(estimators):

@@ -64,6 +64,7 @@ def changed(path, value):
         ("reinforce.policy_width", 60, "reinforce.policy_width is 60; allowed: a multiple"),
         ("reinforce.iterations", -10, "reinforce.iterations is -10; allowed: a positive"),
         ("raw_action.method", "internal", "raw_action.method is 'internal'; allowed: 'raw_action'"),
+        ("raw_action.abstract_steps", 3, "abstract_steps is 3; allowed: 0 for raw actions"),
         ("raw_action.minibatches", 3, r"raw_action.batch_size is 1024; allowed: a multiple"),
         ("raw_action.iterations", 7, "raw_action.iterations is 7; allowed: a positive multiple"),
         ("evaluate.episodes", 0, "evaluate.episodes is 0; allowed: at least 1"),

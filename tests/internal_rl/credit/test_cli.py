@@ -8,6 +8,7 @@ import pytest
 
 from agents.credit import METHODS
 from configs import credit as presets
+from internal_rl import family
 from internal_rl.credit import cli
 from internal_rl.credit.measure import variance_report
 from internal_rl.credit.world import validate
@@ -26,7 +27,7 @@ def run(*words):
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch):
     """Tests leave the user's compilation cache alone."""
-    monkeypatch.setattr(cli, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr(family, "enable_compilation_cache", lambda: None)
 
 
 def test_train_and_resume_repeat_the_numbers(tmp_path):

@@ -1,0 +1,123 @@
+"""What COCOA's figures share: runs that are trained where they are missing, summaries, curves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from configs import credit as presets
+from internal_rl.credit.config import CreditRunConfig
+from internal_rl.credit.run import run_train
+from internal_rl.errors import UserError
+from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.run_dir import RunDir, is_run, write_json
+from internal_rl.runs.statistics import stratified_bootstrap_ci
+
+MARK = {"marker": "x", "linestyle": "", "markersize": 7}
+"""How the paper's digitised values are drawn."""
+
+
+def trained(preset: str, method: str, model: Any, seeds: int, runs: Path) -> RunDir:
+    config = presets.get(preset, method, model)
+    folder = runs / preset.removeprefix("cocoa-") / f"{method}-{model}"
+    return finished(run_train, config, folder, seeds)
+
+
+def finished(function: Any, config: CreditRunConfig, path: Path, seeds: int) -> RunDir:
+    """Start a run, go on with it, or take it as it is if it is done."""
+    enable_compilation_cache()
+    if not is_run(path):
+        return function(config, path, seeds=seeds)
+    run = RunDir(path)
+    if run.info["num_seeds"] != seeds:
+        raise UserError(f"{path} has {run.info['num_seeds']} seeds; allowed here: {seeds}")
+    return run if run.info["status"] == "done" else function(config, path, seeds=seeds, resume=True)
+
+
+def column(run: RunDir, name: str) -> np.ndarray:
+    column = read_metrics(run)[name]
+    return column[:, None] if column.ndim == 1 else column  # [points, seeds]
+
+
+def binned(treasure: np.ndarray, values: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Mean per bin of the treasure fraction, then over bins; one number per seed."""
+    index = np.minimum((treasure * bins).astype(int), bins - 1)
+    found = []
+    for seed in range(values.shape[1]):
+        finite = np.isfinite(values[:, seed])
+        own = values[finite, seed], index[finite, seed]
+        found.append(np.mean([own[0][own[1] == b].mean() for b in np.unique(own[1])]))
+    return np.array(found)
+
+
+def summary(values: np.ndarray) -> dict[str, Any]:
+    """Mean over seeds with its bootstrap interval and standard error."""
+    low, high = stratified_bootstrap_ci(values, np.mean)
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    return {
+        "mean": float(values.mean()),
+        "ci95": [low, high],
+        "standard_error": error,
+        "seeds": len(values),
+    }
+
+
+def errorbar(axes: Any, x: Sequence[float], rows: Sequence[dict], colour: str, name: str) -> None:
+    middle = np.array([row["mean"] for row in rows])
+    low, high = np.array([row["ci95"] for row in rows]).T
+    error = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
+    axes.errorbar(x, middle, error, color=colour, marker="o", capsize=3, label=name)
+
+
+def draw_curves(
+    sides: Mapping[str, Mapping[str, RunDir]],
+    metric: str,
+    label: str,
+    batches: Sequence[int],
+    marks: Mapping[str, Mapping[str, Sequence[float]]],
+    output: Path,
+) -> None:
+    figure = Figure(figsize=(6 * len(sides), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    names = list(dict.fromkeys(name for side in sides.values() for name in side))
+    rows: dict[str, Any] = {}
+    for axes, (side, methods) in zip(panels, sides.items(), strict=True):
+        for method, run in methods.items():
+            colour = f"C{names.index(method)}"
+            x, y = read_metrics(run)["step"], column(run, metric)
+            middle = y.mean(1)
+            error = y.std(1, ddof=1) / np.sqrt(y.shape[1]) if y.shape[1] > 1 else 0 * middle
+            axes.plot(x, middle, color=colour, label=method)
+            axes.fill_between(x, middle - error, middle + error, color=colour, alpha=0.2, lw=0)
+            own = {"mean over training": summary(y.mean(0))}
+            for batch in batches:
+                if batch <= x[-1]:
+                    own[str(batch)] = summary(y[np.abs(x - batch).argmin()])
+            if method in marks.get(side, {}):
+                values = marks[side][method]
+                axes.plot(batches[: len(values)], values, color=colour, **MARK)
+                own["paper"] = dict(zip(map(str, batches), values, strict=False))
+            rows[f"{method} {side}"] = own | {"run": run.info["git"]}
+        seeds = next(iter(methods.values())).info["num_seeds"]
+        title = f"{side} models; band: one standard error, {seeds} seeds"
+        axes.set(xlabel="training batches", ylabel=label, title=title)
+        axes.set_ylim(-0.03, 1.03)
+    write(figure, panels[-1], output, rows)
+
+
+def write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any]) -> None:
+    lines = [line for panel in figure.axes for line in panel.lines]
+    if any(line.get_marker() == MARK["marker"] for line in lines):
+        axes.plot([], [], color="0.3", label="paper, digitised", **MARK)
+    axes.legend(fontsize="small")
+    for panel in figure.axes:
+        panel.grid(alpha=0.25)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output.with_suffix(".png"), dpi=130)
+    write_json(output.with_suffix(".json"), rows)
+    print(json.dumps(rows, indent=2))
+    print(output.with_suffix(".png"))
