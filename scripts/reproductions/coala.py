@@ -317,8 +317,6 @@ def _analytic(name: str, seeds: int, runs: Path) -> RunDir:
 def _sampled(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
     config = presets.get(name, SocialConfig)
     config = replace(config, pool=replace(config.pool, estimator=estimator))
-    if name == "ipd-mixed-tabular" and estimator != "coala":
-        config = replace(config, iterations=300)  # their curves are flat at 0
     return trained(config, runs / f"{name}-{estimator}", seeds)
 
 
