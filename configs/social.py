@@ -73,6 +73,11 @@ _MIXED_TABULAR = SocialConfig(
     ),
     runtime=RuntimeConfig(log_every=25, checkpoint_every=100),
 )
+_RIVALS_TABULAR = replace(
+    _MIXED_TABULAR,
+    name="ipd-rivals-tabular",
+    pool=replace(_MIXED_TABULAR.pool, estimator="coala,m_fos"),
+)
 _HAWK = PolicyConfig(kind="hawk")
 _HAWK_NAIVE = NaiveConfig(rule="actor_critic", policy=_HAWK)
 _PPO = ObjectiveSettings(reward_scale=0.05)
@@ -118,6 +123,11 @@ _MIXED_PAPER = replace(
     _SHAPING_PAPER,
     name="ipd-mixed-paper",
     pool=replace(_SHAPING_PAPER.pool, num_meta=4, p_naive=0.75, p_meta=0.25),
+)
+_RIVALS_PAPER = replace(
+    _MIXED_PAPER,
+    name="ipd-rivals-paper",
+    pool=replace(_MIXED_PAPER.pool, estimator="coala,coala,m_fos,m_fos"),
 )
 _CLEANUP_NAIVE = NaiveConfig(
     rule="actor_critic", policy=_HAWK, actor_critic=ActorCriticSettings(reward_scale=0.1)
@@ -272,7 +282,7 @@ _PPI_SMOKE = PredictiveConfig(
 Preset = TypeVar("Preset", SocialConfig, AnalyticConfig, EmbeddedConfig, PredictiveConfig)
 _ALL = (
     *(_SMOKE, _SHAPING_TABULAR, _MIXED_TABULAR, _SHAPING_HAWK_LAPTOP, _MIXED_HAWK_LAPTOP),
-    *(_SHAPING_PAPER, _MIXED_PAPER),
+    *(_SHAPING_PAPER, _MIXED_PAPER, _RIVALS_TABULAR, _RIVALS_PAPER),
     *(_CLEANUP_SMOKE, _CLEANUP_SHAPING, _CLEANUP_MIXED),
     *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, _FIG9, _FIG10),
     *(*_FIG4A, *_FIG4C),

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -58,7 +59,8 @@ class PoolSettings:
     """Naive co-players start as copies of the current meta agents instead; needs the same policy on both sides."""
     estimator: str = "coala"
     """coala, full, batch_unaware, m_fos or myopic: weights on scores against naive co-players. Against meta co-players it
-    is always batch_unaware, which is right there. lola_dice: look-ahead gradients instead, see lola."""
+    is always batch_unaware, which is right there. Several names joined by commas, one per meta agent, make them rivals
+    (the paper's App. H.3). lola_dice: look-ahead gradients instead, see lola."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     lola: LolaSettings = field(default_factory=LolaSettings)
     """lola_dice only: imagined inner episodes from the parameters with which a co-player starts its meta-episode."""
@@ -104,14 +106,18 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
             raise ValueError(
                 f"objective.algorithm is '{objective.algorithm}' with estimator {LOLA}; allowed: reinforce (one step)"
             )
-    elif cfg.estimator not in ESTIMATORS:
+    elif set(_names(cfg)) - set(ESTIMATORS):
         allowed = ", ".join((*ESTIMATORS, LOLA))
         raise ValueError(f"estimator is '{cfg.estimator}'; allowed: {allowed}")
+    elif len(_names(cfg)) not in (1, cfg.num_meta):
+        raise ValueError(
+            f"estimator is '{cfg.estimator}' with num_meta {cfg.num_meta}; allowed: one name, or {cfg.num_meta}"
+        )
     if objective.algorithm not in ("reinforce", "a2c", "ppo"):
         raise ValueError(
             f"objective.algorithm is '{objective.algorithm}'; allowed: reinforce, a2c, ppo"
         )
-    if objective.algorithm != "reinforce" and cfg.estimator in ("full", "myopic"):
+    if objective.algorithm != "reinforce" and {"full", "myopic"} & set(_names(cfg)):
         raise ValueError(
             f"estimator is '{cfg.estimator}' with {objective.algorithm}; allowed with a critic: "
             "coala, batch_unaware, m_fos"
@@ -151,7 +157,7 @@ def make_update(
     optimizer = make_optimizer(cfg.objective.optimizer)
     lola = cfg.estimator == LOLA
     # LOLA's meta-episodes only report.
-    estimator = ESTIMATORS["batch_unaware"] if lola else by_name(cfg.estimator)
+    names = ("batch_unaware",) if lola else _names(cfg)
     # 1 where the meta-episodes are split as the shares say.
     weight_naive = cfg.p_naive * cfg.meta_episodes / max(num_naive, 1)
     weight_meta = cfg.p_meta * cfg.meta_episodes / max(num_meta, 1)
@@ -184,7 +190,8 @@ def make_update(
                 key_lola = jax.random.fold_in(key_steps, 0)
                 ascents.append(look_ahead(key_lola, params, starts, learner.policy, cfg.p_naive))
             else:
-                parts.append(weigh(ready(episodes, estimator), weight_naive))
+                chains = _choose(names, i, lambda name: ready(episodes, by_name(name)))
+                parts.append(weigh(chains, weight_naive))
             metrics |= episode_metrics("naive", episodes, game.episode_length)
         if num_meta:
             key_partner, key_play = jax.random.split(key_meta)
@@ -217,9 +224,37 @@ def make_update(
             jnp.arange(cfg.num_meta), keys, state.params, state.opt_state, state
         )
         state = replace(state, step=state.step + 1, params=params, opt_state=opt_state)
-        return state, jax.tree.map(jnp.mean, metrics)
+        return state, jax.tree.map(jnp.mean, metrics) | _by_rival(names, metrics)
 
     return update
+
+
+def _names(cfg: PoolSettings) -> tuple[str, ...]:
+    """Estimators: one for all meta agents, or one each."""
+    return tuple(cfg.estimator.split(","))
+
+
+def _choose(names: tuple[str, ...], i: jax.Array, make: Callable[[str], Chains]) -> Chains:
+    """`make` of agent i's estimator. Agents are vmapped, so each kind is computed for all of them."""
+    kinds = sorted(set(names))
+    if len(kinds) == 1:
+        return make(kinds[0])
+    own = jnp.array([kinds.index(name) for name in names])[i]
+    return jax.tree.map(lambda *x: jnp.stack(x)[own], *(make(kind) for kind in kinds))
+
+
+def _by_rival(names: tuple[str, ...], metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """With several estimators, the rewards [P] of those agents that use each."""
+    kinds = sorted(set(names))
+    if len(kinds) == 1:
+        return {}
+    shown = ("naive/ego_reward", "meta/ego_reward", "meta/co_reward")
+    return {
+        f"{name}_{kind}": jnp.mean(metrics[name][np.flatnonzero(np.array(names) == kind)])
+        for kind in kinds
+        for name in shown
+        if name in metrics
+    }
 
 
 def episode_metrics(name: str, episodes: MetaEpisode, inner_length: int) -> dict[str, jax.Array]:

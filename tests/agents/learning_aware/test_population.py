@@ -222,3 +222,48 @@ def test_a_context_too_short():
     policy = tabular_by_episode(5, 2, 3, 2)
     with pytest.raises(ValueError, match=r"T \* M is 3 \* 5 = 15; allowed: at most .* context, 6"):
         train(replace(POOL, inner_episodes=5), 1, policy)
+
+
+def test_rivals_update_as_their_own_kind_would():
+    """Agents with two estimators in one pool: each makes the step it would make if all used its own."""
+    # Adam's first step would only show signs, and centring one naive meta-episode would leave no future part.
+    rivals = replace(
+        POOL,
+        num_meta=2,
+        p_naive=0.5,
+        p_meta=0.5,
+        meta_episodes=4,
+        objective=replace(FAST, optimizer=Optimizer("sgd", 1.0)),
+    )
+    policy = tabular(5, 2, noise=1.0)
+    learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
+    start = population.init(rivals, policy, learner, jax.random.key(0))
+
+    def after(estimator):
+        update = population.make_update(replace(rivals, estimator=estimator), GAME, policy, learner)
+        return jax.jit(update)(start)
+
+    mixed, metrics = after("coala,m_fos")
+    for i, name in enumerate(("coala", "m_fos")):
+        pure, own = after(name)
+        np.testing.assert_allclose(
+            mixed.params["logits"][i], pure.params["logits"][i], rtol=1e-5, atol=1e-6
+        )
+        assert not np.allclose(mixed.params["logits"][1 - i], pure.params["logits"][1 - i])
+        assert "meta/ego_reward_coala" not in own
+    both = metrics["meta/ego_reward_coala"] + metrics["meta/ego_reward_m_fos"]
+    np.testing.assert_allclose(both / 2, metrics["meta/ego_reward"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        ("coala,m_foss", "estimator is 'coala,m_foss'; allowed: coala"),
+        ("coala,m_fos,coala", "allowed: one name, or 2"),
+        ("coala,lola_dice", "estimator is 'coala,lola_dice'; allowed: coala"),
+    ],
+)
+def test_wrong_rivals(estimator, message):
+    pool = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, estimator=estimator)
+    with pytest.raises(ValueError, match=message):
+        population.check_pool(pool, GAME)
