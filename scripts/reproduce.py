@@ -5,12 +5,13 @@ then draws ours beside the paper's digitised values.
 """
 
 import tyro
-from reproductions import coala, cocoa, credit_abstract, mupi
+from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi
 
 SUBCOMMANDS = {
     **cocoa.SUBCOMMANDS,
     **credit_abstract.SUBCOMMANDS,
     **coala.SUBCOMMANDS,
+    **coala_analysis.SUBCOMMANDS,
     **mupi.SUBCOMMANDS,
 }
 

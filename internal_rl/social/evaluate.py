@@ -59,15 +59,20 @@ def draw_run(run: RunDir, result: dict[str, Any], folder: Path) -> list[Path]:
     draw = partial(learning_curves, ylabel="reward per step", scale="linear", band="quartiles")
     title = result["config"]
     paths = [draw(folder / "learning.png", curves, xlabel="meta updates", title=title)]
+    who_is = {
+        ("naive", "ego"): "meta agent, against naive learners",
+        ("naive", "co"): "naive learner, against the meta agent",
+        ("meta", "ego"): "meta agent, against another",
+        ("meta", "co"): "the other meta agent",
+    }
     inner = {
-        f"{kind}, {who}": (np.arange(1, np.shape(values)[1] + 1), np.asarray(values))
+        who_is[kind, who]: (np.arange(1, np.shape(values)[1] + 1), np.asarray(values))
         for kind, table in result.get("by_inner_episode", {}).items()
         for who, values in table.items()
     }
     if inner:
-        paths.append(
-            draw(folder / "inner_episodes.png", inner, xlabel="inner episode", title=title)
-        )
+        label = "inner episode (a naive learner updates after each)"
+        paths.append(draw(folder / "inner_episodes.png", inner, xlabel=label, title=title))
     if run.stage == "social" and run.load_config(SocialConfig).game.name == "cleanup":
         paths.append(film(run, folder / "episode.gif"))
     return paths

@@ -15,17 +15,25 @@ from matplotlib.figure import Figure
 
 from agents.learning_aware.analytic import learning_curve
 from configs import social as presets
-from envs.social.analytic import extortion_fit
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import evaluate_run, summary
 from internal_rl.social.pipeline import load_state
-from reproductions.social_figures import column, draw, ending, origin, trained, write
+from reproductions.social_figures import (
+    BAND,
+    ESTIMATORS,
+    LABELS,
+    RUNS,
+    analytic_run,
+    column,
+    draw,
+    ending,
+    origin,
+    sampled_run,
+    trained,
+    write,
+)
 
-RUNS = Path("runs/coala")
-ESTIMATORS = ("coala", "batch_unaware", "m_fos")
-_BAND = "line: median over seeds; band: quartiles; thin: single seeds"
-_POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
 Scale = Literal["tabular", "hawk", "paper"]
 
 
@@ -40,7 +48,7 @@ def fig3(
         output: path of the PNG and the JSON, without suffix.
     """
     names = ("coala-fig3a", "coala-fig3b", "coala-fig3c", "coala-fig3c-meta-only")
-    a, b, mixed, pure = (_analytic(name, seeds, runs) for name in names)
+    a, b, mixed, pure = (analytic_run(name, seeds, runs) for name in names)
     figure = Figure(figsize=(15, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     draw(left, *column(a, "naive/ego_reward"), "C0", "meta")
@@ -71,7 +79,7 @@ def fig3(
         },
         "runs": {name: origin(r) for name, r in zip(names, (a, b, mixed, pure), strict=True)},
     }
-    write(figure, output, rows, _BAND)
+    write(figure, output, rows, BAND)
 
 
 def fig4(
@@ -88,9 +96,9 @@ def fig4(
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
-    plain = {n: _analytic(f"coala-fig4a-{n}", seeds, runs) for n in look_aheads}
+    plain = {n: analytic_run(f"coala-fig4a-{n}", seeds, runs) for n in look_aheads}
     repaired = {
-        n: _analytic(f"coala-fig4c-{n}", seeds, runs)
+        n: analytic_run(f"coala-fig4c-{n}", seeds, runs)
         for n in look_aheads
         if f"coala-fig4c-{n}" in presets.PRESETS
     }
@@ -145,29 +153,37 @@ def fig5(
     if "shaping" in panels:
         learning, inner = axes[:2]
         for i, name in enumerate(estimators):
-            run = _sampled(f"ipd-shaping-{suffix}", name, seeds, runs)
+            run = sampled_run(f"ipd-shaping-{suffix}", name, seeds, runs)
             result = evaluate_run(run, episodes=32)
-            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", name)
+            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", LABELS[name])
             for who, style in (("ego", "-"), ("co", "--")):
                 values = np.asarray(result["by_inner_episode"]["naive"][who])
                 x = np.arange(1, values.shape[1] + 1)
-                draw(inner, x, values, f"C{i}", name if who == "ego" else "", style)
+                draw(inner, x, values, f"C{i}", LABELS[name] if who == "ego" else "", style)
             rows[f"shaping {name}"] = result["reward"]["naive"]
             rows["runs"][run.path.name] = origin(run)
         learning.set(
             xlabel="meta updates",
-            ylabel="meta's reward per step",
-            title="A: against naive learners",
+            ylabel="reward per step",
+            title="A: meta agent against naive learners",
         )
-        inner.set(xlabel="inner episode", title="B: after training (dashed: naive learner)")
+        inner.set(
+            xlabel="inner episode",
+            ylabel="reward per step",
+            title="B: after training (dashed: the naive learner)",
+        )
     if "pool" in panels:
         for i, name in enumerate(estimators):
-            run = _sampled(f"ipd-mixed-{suffix}", name, seeds, runs)
-            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", name)
+            run = sampled_run(f"ipd-mixed-{suffix}", name, seeds, runs)
+            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name])
             rows[f"pool {name}"] = evaluate_run(run, episodes=8)["reward"]
             rows["runs"][run.path.name] = origin(run)
-        axes[-1].set(xlabel="meta updates", title="C: metas against each other, mixed pool")
-    write(figure, output, rows, _BAND)
+        axes[-1].set(
+            xlabel="meta updates",
+            ylabel="reward per step",
+            title="C: metas against each other, mixed pool",
+        )
+    write(figure, output, rows, BAND)
 
 
 def fig6(
@@ -208,33 +224,6 @@ def fig7(
     _cleanup(preset, "meta", estimators, seeds, runs, output)
 
 
-def fig8(
-    seeds: int = 20, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig8")
-) -> None:
-    """Fig. 8: zero-determinant extortion explains learned shapers far better than random policies.
-
-    Args:
-        seeds: of fig3's shaping run, and random policies.
-        runs: folder of the run directories.
-        output: path of the PNG and the JSON, without suffix.
-    """
-    learned = load_state(_analytic("coala-fig3a", seeds, runs)).params[:, 0]
-    random = jax.random.normal(jax.random.key(1), learned.shape)
-    rows: dict[str, Any] = {}
-    figure = Figure(figsize=(5, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for i, (name, policies) in enumerate((("learned", learned), ("random", random))):
-        chi, slope, error = (np.asarray(x) for x in jax.vmap(extortion_fit)(policies))
-        rows[name] = {
-            "mean squared error": summary(error),
-            "extortion": summary(chi),
-            "slope": summary(slope),
-        }
-        axes.semilogx(np.sort(error), np.linspace(0, 1, len(error)), color=f"C{i}", label=name)
-    axes.set(xlabel="mean squared error of the fit", ylabel="share of policies below")
-    write(figure, output, rows)
-
-
 def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig9")) -> None:
     """Fig. 9 and 10: the mixed pool from mutual defection and from mutual tit-for-tat.
 
@@ -247,77 +236,24 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
     rows: dict[str, Any] = {}
     starts = (("coala-fig9", "from defection"), ("coala-fig10", "from tit-for-tat"))
     for axes, (name, title) in zip(figure.subplots(1, 2), starts, strict=True):
-        run = _analytic(name, seeds, runs)
+        run = analytic_run(name, seeds, runs)
         draw(axes, *column(run, "meta/reward"), "C2", "metas against each other")
         draw(axes, *column(run, "naive/ego_reward"), "C0", "meta against naive")
         draw(axes, *column(run, "naive/co_reward"), "C1", "naive against meta")
         axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
         rows[title] = _with_count(run) | {"naive": ending(run, "naive/ego_reward")}
         rows[title]["run"] = origin(run)
-    write(figure, output, rows, _BAND)
-
-
-def memory(
-    members: tuple[str, ...] = (
-        *("meta_episode-0", "meta_episode-1", "meta_episode-2", "meta_episode-3"),
-        "step-0",
-    ),
-    runs: Path = RUNS,
-    output: Path = Path("docs/results/coala-memory"),
-) -> None:
-    """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
-
-    Args:
-        members: MEMORY-SEED, one run each, because they take an hour. Memory: meta_episode, inner_episode or step, which
-            is a memory-1 policy by the same network.
-        runs: folder of the run directories.
-        output: path of the PNG and the JSON, without suffix.
-    """
-    base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    rows: dict[str, Any] = {}
-    panels = figure.subplots(1, 2, sharey=True)
-    for i, member in enumerate(members):
-        kind, seed = member.rsplit("-", 1)
-        policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
-        config = replace(base, policy=policy, seed=int(seed))
-        run = trained(config, runs / f"{base.name}-{member}", 1)
-        style = "--" if kind == "step" else "-"
-        for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
-            steps, values = column(run, metric)
-            axes.plot(steps, values[0], style, color=f"C{i}", label=member)
-        end = {m: ending(run, m)["median"] for m in _POOL_METRICS}
-        best = float(column(run, "meta/ego_reward")[1].max())
-        rows[member] = end | {
-            "best": best,
-            "updates": int(column(run, "meta/ego_reward")[0][-1]),
-            "run": origin(run),
-        }
-    panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
-    panels[1].set(xlabel="meta updates", title="meta against naive learners")
-    write(figure, output, rows, "one line per run: memory-seed")
+    write(figure, output, rows, BAND)
 
 
 SUBCOMMANDS = {
-    "coala-memory": memory,
     "coala-fig3": fig3,
     "coala-fig4": fig4,
     "coala-fig5": fig5,
     "coala-fig6": fig6,
     "coala-fig7": fig7,
-    "coala-fig8": fig8,
     "coala-fig9": fig9,
 }
-
-
-def _analytic(name: str, seeds: int, runs: Path) -> RunDir:
-    return trained(presets.get(name, AnalyticConfig), runs / name, seeds)
-
-
-def _sampled(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
-    config = presets.get(name, SocialConfig)
-    config = replace(config, pool=replace(config.pool, estimator=estimator))
-    return trained(config, runs / f"{name}-{estimator}", seeds)
 
 
 def _with_count(run: RunDir) -> dict[str, Any]:
@@ -357,10 +293,10 @@ def _cleanup(
         config = replace(config, pool=replace(config.pool, estimator=name))
         run = trained(config, runs / f"{preset}-{name}", seeds)
         for axes, (metric, label) in zip(panels, shown.items(), strict=True):
-            draw(axes, *column(run, f"{kind}/{metric}"), f"C{i}", name)
+            draw(axes, *column(run, f"{kind}/{metric}"), f"C{i}", LABELS[name])
             axes.set(xlabel="meta updates", ylabel=label)
         rows[name] = {metric: ending(run, f"{kind}/{metric}", 1) for metric in shown}
         own, theirs = (column(run, f"{kind}/{who}_cleaned")[1][:, -1] for who in ("ego", "co"))
         rows[name]["difference of cleaning"] = summary(np.abs(own - theirs))
         rows[name]["run"] = origin(run)
-    write(figure, output, rows, _BAND)
+    write(figure, output, rows, BAND)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agents.learning_aware.equilibria import common_completion, is_subjective_equilibrium
@@ -118,17 +119,27 @@ def games(output: Path = Path("docs/results/mupi-games")) -> None:
         ),
         "one joint distribution supports it": common_completion(three, (0, 0)) is not None,
     }
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()
     for i, label in enumerate(rows[names[0]]):
+        x = np.arange(len(names)) + 0.2 * (i - 1.5)
         values = [rows[name][label] for name in names]
-        y = [1.08 if v is None else v for v in values]
-        axes.bar(np.arange(len(names)) + 0.2 * (i - 1.5), y, 0.18, label=label)
-        for x in np.flatnonzero(np.array(y) == 0):
-            axes.text(x + 0.2 * (i - 1.5), 0.01, "0", ha="center")
-    axes.set_xticks(range(len(names)), names)
-    axes.set(ylabel="smallest α that cooperates (1.08: none does)", ylim=(0, 1.5))
-    write(figure, output, rows)
+        axes.bar(x, [v or 0.0 for v in values], 0.18, color=f"C{i}", label=label)
+        for at, value in zip(x, values, strict=True):
+            if value is None:
+                _mark_none(axes, at, 0.18, f"C{i}")
+            elif value == 0:
+                axes.text(at, 0.01, "0", ha="center")
+    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    axes.set(
+        ylabel="smallest α that cooperates",
+        title="How sure of a copy (prior weight α) twins must be to cooperate; hatched: no α suffices",
+        ylim=(0, 1.02),
+    )
+    axes.title.set_fontsize("medium")
+    handles = axes.get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside right center", fontsize="small")
+    write(figure, output, rows, legend=False)
 
 
 def planning(
@@ -154,17 +165,27 @@ def planning(
                 _planning_threshold(policies, payoff, discount, k, horizon, coupled) for k in depths
             ]
             rows[label] = dict(zip(map(str, depths), values, strict=True))
-            y = [1.02 + 0.02 * i if v is None else v for v in values]
+            y = [1.05 + 0.05 * i if v is None else v for v in values]
             style = "-" if coupled else "--"
             axes.plot(depths, y, f"o{style}", color=f"C{i}", label=label)
-    axes.axhline(1.0, color="0.3", linestyle=":", linewidth=1)
+    axes.axhspan(1.0, 1.22, facecolor="none", edgecolor="0.8", hatch="///", linewidth=0)
+    axes.text(depths[0], 1.16, "no α cooperates", va="center", backgroundcolor="white")
     axes.set_xticks(depths)
-    axes.set(xlabel="planning depth k", ylabel="smallest α that cooperates (above 1: none)")
-    axes.set_ylim(0, 1.1)
+    axes.set(xlabel="planning depth k", ylabel="smallest α at which twins cooperate first")
+    axes.set_ylim(0, 1.22)
+    axes.set_yticks(np.linspace(0, 1, 6))
     write(figure, output, rows)
 
 
 SUBCOMMANDS = {"mupi-twin": twin, "mupi-games": games, "mupi-planning": planning}
+
+
+def _mark_none(axes: Axes, x: float, width: float, colour: str) -> None:
+    """A hatched column that nobody takes for a value of 1."""
+    axes.bar(
+        x, 1.0, width, facecolor="none", edgecolor=colour, hatch="////", linewidth=0, alpha=0.35
+    )
+    axes.text(x, 0.5, "none", rotation=90, ha="center", va="center", fontsize="small")
 
 
 def _threshold(config: EmbeddedConfig, round_: int, kind: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from configs import social as presets
 from internal_rl.errors import UserError
 from internal_rl.runs.cache import enable_compilation_cache
 from internal_rl.runs.logger import read_metrics
@@ -18,6 +20,24 @@ from internal_rl.runs.statistics import median_and_quartiles
 from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import summary
 from internal_rl.social.pipeline import run_analytic, run_social
+
+RUNS = Path("runs/coala")
+LABELS = {"coala": "COALA-PG", "batch_unaware": "batch-unaware", "m_fos": "M-FOS"}
+"""Estimators as a reader of the papers calls them."""
+ESTIMATORS = tuple(LABELS)
+BAND = "line: median over seeds; band: quartiles; thin: single seeds"
+
+
+def analytic_run(name: str, seeds: int, runs: Path) -> RunDir:
+    """Run of an analytical preset."""
+    return trained(presets.get(name, AnalyticConfig), runs / name, seeds)
+
+
+def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
+    """Run of a sampled preset with one of the estimators."""
+    config = presets.get(name, SocialConfig)
+    config = replace(config, pool=replace(config.pool, estimator=estimator))
+    return trained(config, runs / f"{name}-{estimator}", seeds)
 
 
 def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> RunDir:
@@ -64,12 +84,14 @@ def origin(run: RunDir) -> dict[str, Any]:
     return {"git": run.info["git"], "seeds": run.info["num_seeds"], **timing_totals(run)}
 
 
-def write(figure: Figure, output: Path, rows: Mapping[str, Any], note: str = "") -> None:
-    """The PNG, the JSON beside it, and the numbers on stdout."""
+def write(
+    figure: Figure, output: Path, rows: Mapping[str, Any], note: str = "", *, legend: bool = True
+) -> None:
+    """The PNG with a legend in every panel, the JSON beside it, and the numbers on stdout."""
     for axes in figure.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
+        if legend and axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
     if note:
         figure.supxlabel(note, fontsize="small", color="0.3")

@@ -1,0 +1,251 @@
+"""What lies behind COALA's figures (arXiv 2410.18636): extortion as such, parts of the gradient, rivals, memory."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from agents.learning_aware import population
+from agents.learning_aware.gradient_split import SplitNorms, split_norms
+from configs import social as presets
+from envs.social.analytic import extortion_fit
+from internal_rl.errors import UserError
+from internal_rl.social.config import SocialConfig
+from internal_rl.social.evaluate import summary
+from internal_rl.social.pipeline import load_state, parts
+from reproductions.social_figures import (
+    BAND,
+    ESTIMATORS,
+    LABELS,
+    RUNS,
+    analytic_run,
+    column,
+    draw,
+    ending,
+    origin,
+    trained,
+    write,
+)
+
+POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
+PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
+"""App. H.3: reward per step and its standard deviation."""
+
+
+def fig8(
+    seeds: int = 20, runs: Path = RUNS, output: Path = Path("docs/results/coala-fig8")
+) -> None:
+    """Fig. 8: zero-determinant extortion explains learned shapers far better than random policies.
+
+    Args:
+        seeds: of fig3's shaping run, and random policies.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    learned = load_state(analytic_run("coala-fig3a", seeds, runs)).params[:, 0]
+    random = jax.random.normal(jax.random.key(1), learned.shape)
+    rows: dict[str, Any] = {}
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    axes = figure.subplots()
+    shown = (("learned against naive learners", learned), ("random, logits N(0, 1)", random))
+    for i, (name, policies) in enumerate(shown):
+        chi, slope, error = (np.asarray(x) for x in jax.vmap(extortion_fit)(policies))
+        rows[name] = {
+            "mean squared error": summary(error),
+            "extortion": summary(chi),
+            "slope": summary(slope),
+        }
+        share = np.arange(1, len(error) + 1) / len(error)
+        axes.step(np.sort(error), share, where="post", color=f"C{i}", label=name)
+    axes.set(
+        xscale="log",
+        xlabel="mean squared error of P(C) to the nearest zero-determinant strategy",
+        ylabel="share of policies at or below",
+        title="How well zero-determinant extortion describes a policy",
+    )
+    write(figure, output, rows, "one step per policy")
+
+
+def fig12(
+    preset: str = "ipd-shaping-tabular",
+    estimators: tuple[str, ...] = ESTIMATORS,
+    points: int = 6,
+    meta_episodes: int = 512,
+    seeds: int = 5,
+    output: Path = Path("docs/results/coala-fig12"),
+) -> None:
+    """Fig. 12: later inner episodes' share of the gradient is balanced with COALA-PG, tiny with the others.
+
+    Every estimator trains as in Fig. 5A, and is measured on its own policies. Norms are without critic and without their
+    sampling noise. Dotted: the other estimators on COALA's policies.
+
+    Args:
+        preset: of `social train`, against naive learners only.
+        estimators: weights on the scores against naive learners.
+        points: measurements besides that of the untrained policy.
+        meta_episodes: K of a measurement, in multiples of 64; the paper has 2048.
+        seeds: trained at once.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    config = presets.get(preset, SocialConfig)
+    if points < 1 or config.iterations % points:
+        raise UserError(
+            f"points is {points}; allowed: divisors of iterations ({config.iterations})"
+        )
+    if meta_episodes < 128 or meta_episodes % 64:
+        raise UserError(f"meta_episodes is {meta_episodes}; allowed: multiples of 64 from 128 on")
+    figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    rows: dict[str, Any] = {}
+    steps = np.arange(points + 1) * (config.iterations // points)
+    for i, name in enumerate(estimators):
+        own = replace(config, pool=replace(config.pool, estimator=name))
+        norms = _split_along(own, estimators, points, meta_episodes, seeds)
+        for j, measured in enumerate(estimators):
+            ratio = np.asarray(norms.log_ratio)[:, :, j].T  # [S, points + 1]
+            if j == i:
+                draw(axes, steps, ratio, f"C{i}", LABELS[name])
+            elif name == "coala":
+                axes.plot(steps, np.nanmedian(ratio, axis=0), ":", color=f"C{j}")
+            rows[f"{measured}, on policies of {name}"] = {
+                str(step): summary(values) for step, values in zip(steps, ratio.T, strict=True)
+            }
+    axes.axhline(0, color="0.3", linestyle="--", linewidth=1)
+    axes.set(
+        xlabel="meta updates",
+        ylabel="log10 of ‖gradient of later episodes‖ / ‖of the current one‖",
+        title="Where the gradient comes from",
+    )
+    rows["meta-episodes of a measurement"] = meta_episodes
+    write(figure, output, rows, f"{BAND}\ndotted: the others on COALA-PG's policies")
+
+
+def rivals(
+    preset: str = "ipd-rivals-tabular",
+    seeds: int = 5,
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-rivals"),
+) -> None:
+    """App. H.3: COALA-PG and M-FOS agents in one mixed pool; the paper says that COALA shapes M-FOS into cooperation.
+
+    Args:
+        preset: of `social train`, with several estimators.
+        seeds: trained at once.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    run = trained(presets.get(preset, SocialConfig), runs / preset, seeds)
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    rows: dict[str, Any] = {"run": origin(run)}
+    for i, (name, (mean, deviation)) in enumerate(PAPER_RIVALS.items()):
+        for axes, kind in ((left, "meta"), (right, "naive")):
+            metric = f"{kind}/ego_reward_{name}"
+            draw(axes, *column(run, metric), f"C{2 * i}", LABELS[name])
+            rows[metric] = ending(run, metric)
+        paper = f"paper, {LABELS[name]}: {mean:.3f} ± {deviation:.3f}"
+        left.axhline(mean, color=f"C{2 * i}", linestyle=":", linewidth=1, label=paper)
+        rows[f"paper, {name}"] = [mean, deviation]
+    left.set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
+    right.set(xlabel="meta updates", title="metas against naive learners")
+    write(figure, output, rows, BAND)
+
+
+def memory(
+    members: tuple[str, ...] = (
+        *("meta_episode-0", "meta_episode-1", "meta_episode-2", "meta_episode-3"),
+        "step-0",
+    ),
+    runs: Path = RUNS,
+    output: Path = Path("docs/results/coala-memory"),
+) -> None:
+    """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
+
+    Args:
+        members: MEMORY-SEED, one run each, because they take an hour. Memory: meta_episode, inner_episode or step, which
+            is a memory-1 policy by the same network.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    sees = {
+        "meta_episode": "sees the whole meta-episode",
+        "inner_episode": "sees its inner episode",
+        "step": "sees the last joint action only",
+    }
+    base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    rows: dict[str, Any] = {}
+    panels = figure.subplots(1, 2, sharey=True)
+    for i, member in enumerate(members):
+        kind, seed = member.rsplit("-", 1)
+        policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
+        config = replace(base, policy=policy, seed=int(seed))
+        run = trained(config, runs / f"{base.name}-{member}", 1)
+        style = "--" if kind == "step" else "-"
+        for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
+            steps, values = column(run, metric)
+            axes.plot(steps, values[0], style, color=f"C{i}", label=f"{sees[kind]}, seed {seed}")
+        end = {m: ending(run, m)["median"] for m in POOL_METRICS}
+        best = float(column(run, "meta/ego_reward")[1].max())
+        rows[member] = end | {
+            "best": best,
+            "updates": int(column(run, "meta/ego_reward")[0][-1]),
+            "run": origin(run),
+        }
+    panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
+    panels[1].set(xlabel="meta updates", title="meta against naive learners")
+    figure.suptitle("Hawk policies in the mixed pool, COALA-PG, by how far back they see")
+    handles = panels[0].get_legend_handles_labels()[0]
+    figure.legend(handles=handles, loc="outside right center", fontsize="small")
+    write(figure, output, rows, "one line per run, to where it was stopped", legend=False)
+
+
+SUBCOMMANDS = {
+    "coala-fig8": fig8,
+    "coala-fig12": fig12,
+    "coala-rivals": rivals,
+    "coala-memory": memory,
+}
+
+
+def _split_along(
+    config: SocialConfig, estimators: tuple[str, ...], points: int, meta_episodes: int, seeds: int
+) -> SplitNorms:
+    """Norms [points + 1, S, E] of the first meta agent's gradient along its training."""
+    game, policy, learner = parts(config)
+    update = population.make_update(config.pool, game, policy, learner)
+    each = config.iterations // points
+
+    @jax.jit
+    @jax.vmap
+    def advance(state):
+        return jax.lax.scan(lambda s, _: (update(s)[0], None), state, None, length=each)[0]
+
+    def measure(state):
+        return split_norms(
+            jax.random.fold_in(state.key, state.step),
+            game,
+            policy,
+            jax.tree.map(lambda x: x[0], state.params),
+            learner,
+            state.naive,
+            estimators,
+            inner_episodes=config.pool.inner_episodes,
+            batch=config.pool.batch,
+            group=64,
+            groups=meta_episodes // 64,
+        )
+
+    # Seed by seed: all at once would need as many times the memory.
+    measure_all = jax.jit(partial(jax.lax.map, measure))
+    init = lambda key: population.init(config.pool, policy, learner, key)  # noqa: E731
+    state = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(config.seed), seeds))
+    found = [measure_all(state)]
+    for _ in range(points):
+        state = advance(state)
+        found.append(measure_all(state))
+    return jax.tree.map(lambda *x: np.stack(x), *found)
