@@ -1,8 +1,8 @@
 """Learning-aware agents: inner steps per second, growth with M·T and B, memory of the long context.
 
 An inner step is one step of one chain with both players acting. "play" is meta-episodes against naive learners that
-update; "update" adds the meta agent's gradient step. Memory is what XLA reserves for an update besides its arguments; the
-state that a policy carries from step to step is counted apart.
+update; "update" adds the meta agent's gradient step. Memory is what XLA's memory analysis of the compiled program counts
+besides arguments and results; the state that a policy carries from step to step is counted apart.
 """
 
 import json
@@ -66,7 +66,6 @@ def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, floa
     update = population.make_update(pool, game, policy, learner)
     play_program = jax.jit(play).lower(keys, own, start).compile()
     update_program = jax.jit(update).lower(state).compile()
-    memory = update_program.memory_analysis()
     length = game.episode_length * pool.inner_episodes
     steps = pool.meta_episodes * pool.batch * length
     carried = jax.eval_shape(lambda: policy.init_carry(1))
@@ -76,18 +75,26 @@ def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, floa
         "length": length,
         "play_steps_per_s": steps / _seconds(play_program, (keys, own, start), repeats, clock),
         "update_steps_per_s": steps / _seconds(update_program, (state,), repeats, clock),
-        "update_mib": memory.temp_size_in_bytes / 2**20 if memory else math.nan,
+        "play_mib": _mebibytes(play_program),
+        "update_mib": _mebibytes(update_program),
         "carry_bytes_per_chain": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carried)),
     }
+
+
+def _mebibytes(program: jax.stages.Compiled) -> float:
+    memory = program.memory_analysis()
+    return memory.temp_size_in_bytes / 2**20 if memory else math.nan
 
 
 def main(
     inner_episodes: tuple[int, ...] = (5, 10, 20, 40),
     batches: tuple[int, ...] = (4, 16, 64),
     cleanup_inner_episodes: tuple[int, ...] = (1, 2, 4),
+    cleanup_batches: tuple[int, ...] = (4, 16, 64),
     meta_episodes: int = 2,
     repeats: int = 3,
     clock: Clock = "wall",
+    compile_only: tuple[str, ...] = (),
     output: Path | None = None,
 ) -> None:
     """Inner steps/s and memory of IPD (T = 10) and CleanUp-lite (T = 64), against M·T and B.
@@ -96,24 +103,31 @@ def main(
         inner_episodes: M, in the iterated prisoner's dilemma at B = 16.
         batches: B, in the iterated prisoner's dilemma at M = 10.
         cleanup_inner_episodes: M in CleanUp-lite at B = 16.
+        cleanup_batches: B in CleanUp-lite at M = 1.
         meta_episodes: K.
         repeats: the median of these is printed.
         clock: wall, or seconds of this process on all its cores, for a machine that others use, too.
+        compile_only: presets of `social train` whose update is compiled, but not run, for its memory; nothing else is
+            measured then.
         output: also write all numbers to this JSON file.
     """
-    numbers = (inner_episodes, batches, cleanup_inner_episodes, (meta_episodes,), (repeats,))
-    for values in numbers:
+    if compile_only:
+        return _print_memory(compile_only, output)
+    lengths, widths = (inner_episodes, cleanup_inner_episodes), (batches, cleanup_batches)
+    for values in (*lengths, *widths, (meta_episodes,), (repeats,)):
         if not values or min(values) < 1:
             raise ValueError(f"a size is {values}; allowed: positive numbers")
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {clock} seconds")
     print(
-        f"{'game and policy':24}{'M·T':>6}{'B':>5}{'play /s':>12}{'update /s':>12}{'MiB':>9}{'carry B':>9}"
+        f"{'game and policy':24}{'M·T':>6}{'B':>5}{'play /s':>12}{'update /s':>12}"
+        f"{'play MiB':>10}{'update MiB':>12}{'carry B':>9}"
     )
     rows: list[dict[str, Any]] = []
     sweeps = [("ipd", "tabular", "length", [(16, m) for m in inner_episodes])]
     sweeps += [("ipd", "hawk", "length", [(16, m) for m in inner_episodes])]
     sweeps += [("ipd", "hawk", "batch", [(b, 10) for b in batches])]
     sweeps += [("cleanup", "hawk", "length", [(16, m) for m in cleanup_inner_episodes])]
+    sweeps += [("cleanup", "hawk", "batch", [(b, 1) for b in cleanup_batches])]
     for game, policy, axis, points in sweeps:
         own = []
         for batch, m in points:
@@ -123,25 +137,46 @@ def main(
             print(
                 f"{game + ' ' + policy:24}{row['length']:6}{row['batch']:5}"
                 f"{row['play_steps_per_s']:12,.0f}{row['update_steps_per_s']:12,.0f}"
-                f"{row['update_mib']:9.2f}{row['carry_bytes_per_chain']:9}",
+                f"{row['play_mib']:10.2f}{row['update_mib']:12.2f}{row['carry_bytes_per_chain']:9}",
                 flush=True,
             )
         if len(own) > 1:
-            print(
-                f"{'':24}update: time ~ {axis}^{_growth(own, axis, _update_seconds):.2f}, ", end=""
-            )
-            print(f"memory ~ {axis}^{_growth(own, axis, lambda r: r['update_mib']):.2f}")
+            for what in ("play", "update"):
+                print(
+                    f"{'':24}{what}: time ~ {axis}^{_growth(own, axis, _seconds_of(what)):.2f}, "
+                    f"memory ~ {axis}^{_growth(own, axis, lambda r, w=what: r[f'{w}_mib']):.2f}"
+                )
         rows += own
+    _write(rows, output)
+
+
+def _print_memory(names: tuple[str, ...], output: Path | None) -> None:
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        config = presets.get(name, SocialConfig)
+        game, policy, learner = parts(config)
+        update = population.make_update(config.pool, game, policy, learner)
+        key = jax.random.key(0)
+        state = jax.eval_shape(lambda: population.init(config.pool, policy, learner, key))  # noqa: B023
+        size = _mebibytes(jax.jit(update).lower(state).compile())
+        rows.append({"preset": name, "update_mib": size})
+        print(f"{name:28}{size / 1024:10.2f} GiB in one update of one seed", flush=True)
+    _write(rows, output)
+
+
+def _write(rows: list[dict[str, Any]], output: Path | None) -> None:
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(rows, indent=2))
 
 
-def _update_seconds(row: dict[str, Any]) -> float:
-    return row["chains"] * row["length"] / row["update_steps_per_s"]
+def _seconds_of(what: str) -> Callable[[dict[str, Any]], float]:
+    return lambda row: row["chains"] * row["length"] / row[f"{what}_steps_per_s"]
 
 
 def _growth(rows: list[dict], axis: str, value: Callable[[dict], float]) -> float:
-    """Exponent between the first and the last row."""
+    """Exponent between the first and the last row, NaN where nothing is there to grow."""
     first, last = rows[0], rows[-1]
+    if not (value(first) > 0 and value(last) > 0):
+        return math.nan
     return math.log(value(last) / value(first)) / math.log(last[axis] / first[axis])
