@@ -140,7 +140,7 @@ def exact_report(config: CreditRunConfig) -> dict[str, Any]:
         truth = exact.expected_gradient(mdp, softmax, logits, values.q)
         norm = jnp.linalg.norm(truth)
         bias = {}
-        for method in ("reinforce", "hca_plus", "cocoa_reward", "cocoa_feature"):
+        for method in METHODS:
             models = _models(config, built, mdp, (method,), ())
             model = models[method]
             # Exact models take nothing from the batch but its policy.

@@ -91,7 +91,13 @@ def test_exact(capsys):
     scale = 23 / 6
     expected = 2 * 0.25 * 0.5 * scale + 0.2 * scale / 16
     assert report["value_of_uniform_policy"] == pytest.approx(expected, rel=1e-6)
-    assert max(report["relative_bias"].values()) < 1e-9
+    bias = report["relative_bias"]
+    assert set(bias) == set(METHODS)
+    # Returns that a wrong pick cannot reach any more bias HCA-return even with the exact h; the
+    # lattice of returns is as exact as the float32 rewards.
+    assert bias.pop("hca_return") > 0.01
+    assert bias.pop("counterfactual_return") < 1e-6
+    assert max(bias.values()) < 1e-9
 
 
 def test_every_preset_and_method_is_valid():
