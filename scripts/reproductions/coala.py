@@ -234,7 +234,10 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
     """
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     rows: dict[str, Any] = {}
-    starts = (("coala-fig9", "from defection"), ("coala-fig10", "from tit-for-tat"))
+    starts = (
+        ("coala-fig9", "from mutual defection"),
+        ("coala-fig10", "from mutual tit-for-tat"),
+    )
     for axes, (name, title) in zip(figure.subplots(1, 2), starts, strict=True):
         run = analytic_run(name, seeds, runs)
         draw(axes, *column(run, "meta/reward"), "C2", "metas against each other")
@@ -243,6 +246,7 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
         axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
         rows[title] = _with_count(run) | {"naive": ending(run, "naive/ego_reward")}
         rows[title]["run"] = origin(run)
+    figure.suptitle("The mixed pool of the analytical game, p_naive 0.25")
     write(figure, output, rows, BAND)
 
 
@@ -299,4 +303,6 @@ def _cleanup(
         own, theirs = (column(run, f"{kind}/{who}_cleaned")[1][:, -1] for who in ("ego", "co"))
         rows[name]["difference of cleaning"] = summary(np.abs(own - theirs))
         rows[name]["run"] = origin(run)
+    who = {"naive": "meta agents against naive learners", "meta": "meta agents against each other"}
+    figure.suptitle(f"CleanUp-lite: {who[kind]} (preset {preset})")
     write(figure, output, rows, BAND)
