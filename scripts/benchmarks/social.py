@@ -41,14 +41,18 @@ Clock = Literal["wall", "cpu"]
 
 
 def _seconds(run: Callable[..., Any], arguments: tuple, repeats: int, clock: Clock) -> float:
+    """Of one call: the median of `repeats` times, each over enough calls to fill a tenth of a second."""
     read = time.perf_counter if clock == "wall" else time.process_time
-    jax.block_until_ready(run(*arguments))
-    times = []
-    for _ in range(repeats):
+
+    def spent(calls: int) -> float:
         start = read()
-        jax.block_until_ready(run(*arguments))
-        times.append(read() - start)
-    return statistics.median(times)
+        for _ in range(calls):
+            jax.block_until_ready(run(*arguments))
+        return read() - start
+
+    spent(1)  # its memory is not there yet
+    calls = math.ceil(0.1 / max(spent(1), 1e-4))
+    return statistics.median(spent(calls) / calls for _ in range(repeats))
 
 
 def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, float]:
