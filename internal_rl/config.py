@@ -184,6 +184,9 @@ class DiscoverConfig:
     """What the encoder reads. same: the trajectory that is to be explained (paper). symmetric: the same trajectory with
     its grid turned or mirrored by one of the square's eight symmetries, drawn anew for every trajectory, so that codes
     can name objects but not places or directions. Not in the paper."""
+    encoder_stretch: int = 0
+    """Above 0: the encoder reads the trajectory stretched to `encoder_stretch` × T tokens, every observation repeated
+    at random, so that codes cannot name numbers of steps. At least 2. Not in the paper."""
     cotrain: bool = False
     """Ablation: train the base model together with the metacontroller."""
     cotrain_from_scratch: bool = True
@@ -226,6 +229,8 @@ class ReinforceConfig:
     """How codes are credited with later rewards. The paper's way is credit.method = trajectory."""
     distractor_reward: float = 0.0
     """Above 0: early moves up also pay this with probability 1/2, whatever the task. Not in the paper."""
+    distractor_steps: int = 8
+    """How many steps of an episode are early."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=3e-5, weight_decay=0.0)
     )

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from envs.pinpad.expert import TieBreaking, Trajectories, generate
-from envs.pinpad.layout import apply_symmetry
+from internal_rl.config import DiscoverConfig
 from internal_rl.packing import Packing, pack, unpacked
+from internal_rl.views import EncoderView, encoder_view
 from internal_rl.world import World
 
 
@@ -35,8 +36,8 @@ class Batch:
     """False on padding."""
     task: jax.Array
     """Index of the task the trajectory follows, int32."""
-    view: jax.Array | None = None
-    """o_t of the same trajectories in turned or mirrored grids [R, L, O], for the encoder; None if it sees o_t itself."""
+    view: EncoderView | None = None
+    """What the encoder of discovery reads; None if it reads the rows themselves."""
 
     @property
     def goal_change(self) -> jax.Array:
@@ -72,16 +73,35 @@ def packed_batch(
 
 
 def padded_batch(
+    key: jax.Array, world: World, rows: int, epsilon: float, tie_breaking: TieBreaking
+) -> tuple[Batch, dict[str, jax.Array]]:
+    """One trajectory per row of `world.horizon` tokens."""
+    data, stats = _padded(key, world, rows, epsilon, tie_breaking)
+    return gather_rows(world, data, unpacked(data.length, world.horizon)), stats
+
+
+def discovery_batch(
     key: jax.Array,
     world: World,
     rows: int,
-    epsilon: float,
-    tie_breaking: TieBreaking,
-    *,
-    symmetric_views: bool = False,
-) -> tuple[Batch, dict[str, jax.Array]]:
-    """One trajectory per row of `world.horizon` tokens. `symmetric_views` fills in `Batch.view`."""
-    data, stats = generate(
+    cfg: DiscoverConfig,
+    tie_breaking: TieBreaking | None = None,
+) -> Batch:
+    """Trajectories of D*, one per row of `world.horizon` tokens, with the views that the encoder reads.
+
+    `tie_breaking` replaces `cfg.tie_breaking`.
+    """
+    data, _ = _padded(key, world, rows, 0.0, tie_breaking or cfg.tie_breaking)
+    # Folded in, so that the trajectories are the same whatever the encoder reads.
+    view = encoder_view(jax.random.fold_in(key, 1), world, data, cfg)
+    batch = gather_rows(world, data, unpacked(data.length, world.horizon))
+    return dataclasses.replace(batch, view=view)
+
+
+def _padded(
+    key: jax.Array, world: World, rows: int, epsilon: float, tie_breaking: TieBreaking
+) -> tuple[Trajectories, dict[str, jax.Array]]:
+    return generate(
         key,
         world.env,
         world.tasks,
@@ -89,30 +109,6 @@ def padded_batch(
         world.horizon,
         epsilon=epsilon,
         tie_breaking=tie_breaking,
-    )
-    packing = unpacked(data.length, world.horizon)
-    batch = gather_rows(world, data, packing)
-    if symmetric_views:
-        # Folded in, so that the trajectories are those of a batch without views.
-        element = jax.random.randint(jax.random.fold_in(key, 1), (rows,), 0, 8)
-        batch = dataclasses.replace(batch, view=symmetric_view(world, data, packing, element))
-    return batch, stats
-
-
-def symmetric_view(
-    world: World, trajectories: Trajectories, packing: Packing, element: jax.Array
-) -> jax.Array:
-    """o_t [R, L, O] of the same rows, the grid of trajectory n moved by the symmetry `element[n]`."""
-    i, t = packing.trajectory, packing.time
-
-    def move(cells: jax.Array) -> jax.Array:
-        elements = element[i].reshape(i.shape + (1,) * (cells.ndim - i.ndim))
-        return apply_symmetry(cells, elements, world.env.grid_size)
-
-    return world.env.observe(
-        move(trajectories.objects[i]),
-        move(trajectories.walls[i]),
-        move(trajectories.agent[i, t]),
     )
 
 

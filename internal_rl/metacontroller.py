@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from internal_rl.base_model import BaseModel
 from internal_rl.config import MetacontrollerConfig
 from internal_rl.control import Control, FullControl, LowRankControl, apply_control
+from internal_rl.data import Batch
 from internal_rl.nn import MLP, GRUHistory, SequenceEmbedder, make_norm
 
 
@@ -31,6 +33,18 @@ class Discovery:
     """Encoder means μ_t [B, T, Z]."""
     log_std: jax.Array
     """Encoder log standard deviations [B, T, Z]."""
+
+
+@flax.struct.dataclass
+class SeenStream:
+    """Residual stream of an `EncoderView`, V tokens of its own time."""
+
+    e: jax.Array
+    """[B, V, D]."""
+    valid: jax.Array
+    """[B, V], False on padding."""
+    token: jax.Array
+    """[B, T]: the token that stands for step t."""
 
 
 class SwitchingUnit(nnx.Module):
@@ -167,7 +181,7 @@ class Metacontroller(nnx.Module):
         *,
         sample: bool = True,
         random_switches: jax.Array | None = None,
-        view: jax.Array | None = None,
+        seen: SeenStream | None = None,
     ) -> Discovery:
         """Encode expert sequences into switching codes.
 
@@ -177,22 +191,22 @@ class Metacontroller(nnx.Module):
             key: for code and gate noise.
             sample: False uses the encoder's mean and thresholds the gate at 1/2 for kinds other than `soft`.
             random_switches: scalar bool; True puts switches at random times instead of asking the switching unit.
-            view: what encoder and embedder read in place of e [B, T, D] (`discover.encoder_view`), history included.
-                The switching unit and the control keep e.
+            seen: what encoder and embedder read in place of e, history included; None: e. The switching unit and the
+                control keep e.
         """
         batch, steps, _ = e.shape
         x = self.read(e)
         key_code, key_gate, key_random = jax.random.split(key, 3)
 
         previous = self._previous_history(x, valid)
-        seen, past = x, previous
-        if view is not None:
-            seen = self.read(view)
-            past = self._previous_history(seen, valid)
-        s = self.embedder(seen, valid)
-        mean, log_std = jnp.split(
-            self.encoder(jnp.concatenate([seen, past, s], axis=-1)), 2, axis=-1
-        )
+        if seen is None:
+            inputs = jnp.concatenate([x, previous, self.embedder(x, valid)], axis=-1)
+        else:
+            y = self.read(seen.e)
+            parts = [y, self._previous_history(y, seen.valid), self.embedder(y, seen.valid)]
+            inputs = jnp.concatenate(parts, axis=-1)
+            inputs = jnp.take_along_axis(inputs, seen.token[..., None], axis=1)
+        mean, log_std = jnp.split(self.encoder(inputs), 2, axis=-1)
         log_std = jnp.clip(log_std, -7.0, 2.0)
         proposal = mean
         if sample:
@@ -220,7 +234,7 @@ class Metacontroller(nnx.Module):
             z = gate[:, None] * proposal_t + (1.0 - gate)[:, None] * z
             return z, (z, gate, probability)
 
-        inputs = (
+        over_time = (
             jnp.swapaxes(pre, 0, 1),
             jnp.swapaxes(proposal, 0, 1),
             noise.T,
@@ -228,7 +242,7 @@ class Metacontroller(nnx.Module):
             first,
         )
         z0 = jnp.zeros((batch, self.cfg.code_dim))
-        _, (z, gate, probability) = jax.lax.scan(step, z0, inputs)
+        _, (z, gate, probability) = jax.lax.scan(step, z0, over_time)
         return Discovery(
             z=jnp.swapaxes(z, 0, 1),
             gate=gate.T,
@@ -251,3 +265,28 @@ class Metacontroller(nnx.Module):
         # Straight-through: a binary value going forward, the relaxed sample's gradient going back.
         binary = (logit + noise > 0).astype(relaxed.dtype)
         return relaxed + jax.lax.stop_gradient(binary - relaxed)
+
+
+def encode(
+    base: BaseModel,
+    meta: Metacontroller,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    sample: bool = True,
+    random_switches: jax.Array | None = None,
+) -> tuple[jax.Array, Discovery]:
+    """Residual stream [B, T, D] of expert rows, and the codes found in it.
+
+    The encoder reads `batch.view` if there is one, through the same layers of the base model.
+    """
+    _, e = base.lower(batch.obs, None, batch.reset)
+    seen = None
+    if batch.view is not None:
+        view = batch.view
+        first = jnp.zeros(view.valid.shape, bool).at[:, 0].set(True)
+        seen = SeenStream(base.lower(view.obs, None, first)[1], view.valid, view.token)
+    found = meta.discover(
+        e, batch.valid, key, sample=sample, random_switches=random_switches, seen=seen
+    )
+    return e, found

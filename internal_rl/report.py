@@ -8,8 +8,9 @@ import numpy as np
 
 from envs.pinpad.render import episode_gif
 from internal_rl.config import Config
-from internal_rl.data import padded_batch
+from internal_rl.data import discovery_batch
 from internal_rl.errors import UserError
+from internal_rl.metacontroller import encode
 from internal_rl.networks import base_network, metacontroller_network, policy_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.rollout import (
@@ -100,13 +101,12 @@ def draw_switching(config: Config, frozen: Frozen, path: Path, *, seed: int = 0)
     meta_net = metacontroller_network(config)
 
     @jax.jit
-    def encode(key, frozen):
-        batch, _ = padded_batch(key, world, 64, 0.0, config.discover.tie_breaking)
-        _, e = base_net.bind(frozen.base).lower(batch.obs, None, batch.reset)
-        meta = meta_net.bind(frozen.metacontroller)
-        return batch, meta.discover(e, batch.valid, key, sample=False)
+    def run(key, frozen):
+        batch = discovery_batch(key, world, 64, config.discover)
+        base, meta = base_net.bind(frozen.base), meta_net.bind(frozen.metacontroller)
+        return batch, encode(base, meta, batch, key, sample=False)[1]
 
-    batch, found = jax.device_get(encode(jax.random.key(seed), frozen))
+    batch, found = jax.device_get(run(jax.random.key(seed), frozen))
     length = batch.valid.sum(axis=1)
     chosen = _distinct_tasks(batch.task[:, 0], length)
     items = [

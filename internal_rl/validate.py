@@ -64,6 +64,8 @@ def validate(config: Config) -> None:
     is_raw = config.raw_action.method == "raw_action"
     _check(config, "raw_action.method", is_raw, "'raw_action'")
     check_runtime(config, config.runtime)
+    stretch = config.discover.encoder_stretch
+    _check(config, "discover.encoder_stretch", stretch == 0 or stretch >= 2, "0, or at least 2")
     schedule = config.discover.kl_hold_steps + config.discover.kl_warmup_steps
     _check(
         config,
@@ -146,7 +148,8 @@ def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
 
 
 def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
-    for field in ("batch_size", "epochs", "minibatches", "policy_width", "policy_lru_blocks"):
+    counts = ("batch_size", "epochs", "minibatches", "policy_width", "policy_lru_blocks")
+    for field in (*counts, "distractor_steps"):
         _check(config, f"{name}.{field}", getattr(cfg, field) >= 1, "at least 1")
     for field in ("clip", "advantage_delta", "initial_std"):
         _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")

@@ -10,7 +10,7 @@ from envs.pinpad.gridworld import GridPinpad, PinpadParams
 from envs.pinpad.layout import Layout
 from envs.pinpad.tasks import Tasks, encode_tasks
 from internal_rl.base_model import ObservationSpec
-from internal_rl.config import EnvConfig
+from internal_rl.config import EnvConfig, ReinforceConfig
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,20 @@ class World:
         return layout, task, solvable
 
 
-def make_world(cfg: EnvConfig, sequences: tuple[str, ...], distractor_reward: float = 0.0) -> World:
-    """World of `cfg` with these tasks, and with distractor rewards if they are not 0."""
+def make_world(
+    cfg: EnvConfig, sequences: tuple[str, ...], rl: ReinforceConfig | None = None
+) -> World:
+    """World of `cfg` with these tasks, and with the distractor rewards of `rl`."""
+    distractors = {}
+    if rl is not None:
+        distractors["distractor_reward"] = rl.distractor_reward
+        distractors["distractor_steps"] = rl.distractor_steps
     env = GridPinpad(
         grid_size=cfg.grid_size,
         num_objects=cfg.num_objects,
         num_walls=cfg.num_walls,
         observation=cfg.observation,
-        distractor_reward=distractor_reward,
+        **distractors,
     )
     return World(env, tuple(sequences), cfg.horizon)
 
@@ -72,6 +78,6 @@ def pretrain_world(cfg: EnvConfig) -> World:
     return make_world(cfg, cfg.pretrain_tasks)
 
 
-def heldout_world(cfg: EnvConfig, distractor_reward: float = 0.0) -> World:
-    """The world of internal RL and of the evaluation (stages 3 and 4)."""
-    return make_world(cfg, cfg.heldout_tasks, distractor_reward)
+def heldout_world(cfg: EnvConfig, rl: ReinforceConfig | None = None) -> World:
+    """The world of internal RL and, without `rl`, of the evaluation (stages 3 and 4)."""
+    return make_world(cfg, cfg.heldout_tasks, rl)

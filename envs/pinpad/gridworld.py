@@ -26,7 +26,6 @@ from envs.pinpad.tasks import TABLE_A1, TABLE_A2, Tasks, encode_tasks
 NUM_ACTIONS = 4
 Observation = Literal["egocentric", "offsets", "onehot"]
 OBSERVATIONS = ("egocentric", "offsets", "onehot")
-DISTRACTOR_STEPS = 8
 
 
 @struct.dataclass
@@ -81,7 +80,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         "offsets": the offsets of "egocentric" alone. Absolute positions, and so the grid's borders, are hidden.
     Action: int32 in 0..3, up, down, left, right. Moving into a wall or off the grid does nothing.
     Reward: float32, 1 when the last colour of the task is visited, else 0. With `distractor_reward` > 0 every move up
-        among the first `DISTRACTOR_STEPS` steps also pays that much with probability 1/2, whatever the task.
+        among the first `distractor_steps` steps also pays that much with probability 1/2, whatever the task.
     Terminated: task solved, or the agent moved onto a colour that is not the next one.
     Truncated: after `max_steps_in_episode` steps; both flags are set if the last step also
         terminates.
@@ -98,6 +97,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
     num_walls: int = 4
     observation: Observation = "egocentric"
     distractor_reward: float = 0.0
+    distractor_steps: int = 8
 
     def __post_init__(self) -> None:
         _check_env(self)
@@ -170,7 +170,7 @@ class GridPinpad(environment.Environment[PinpadState, PinpadParams]):
         terminated = self.is_terminated(state, params)
         reward = success.astype(jnp.float32)
         if self.distractor_reward:
-            pays = (jnp.asarray(action, jnp.int32) == 0) & (state.time <= DISTRACTOR_STEPS)
+            pays = (jnp.asarray(action, jnp.int32) == 0) & (state.time <= self.distractor_steps)
             pays &= jax.random.bernoulli(key)
             reward += jnp.where(pays, jnp.float32(self.distractor_reward), 0.0)
         return self.get_obs(state), state, reward, terminated, info

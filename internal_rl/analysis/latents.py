@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from internal_rl.base_model import BaseModel
 from internal_rl.data import Batch
-from internal_rl.metacontroller import Metacontroller
+from internal_rl.metacontroller import Metacontroller, encode
 from internal_rl.rollout import Controller, Decision
 
 
@@ -28,8 +28,7 @@ def collect_codes(
     base: BaseModel, meta: Metacontroller, batch: Batch, key: jax.Array, num_objects: int
 ) -> CodeBank:
     """Encode expert rows [B, T] (one trajectory each) and keep one code per segment, the one in force at its end."""
-    _, e = base.lower(batch.obs, None, batch.reset)
-    found = meta.discover(e, batch.valid, key, sample=False)
+    _, found = encode(base, meta, batch, key, sample=False)
     after = jnp.pad(batch.subgoal[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
     valid_after = jnp.pad(batch.valid[:, 1:], ((0, 0), (0, 1)))
     last = batch.valid & ((after != batch.subgoal) | ~valid_after)

@@ -17,8 +17,8 @@ from envs.pinpad.expert import TieBreaking
 from internal_rl.analysis.switching import switch_alignment
 from internal_rl.base_model import BaseModel
 from internal_rl.config import Config, DiscoverConfig
-from internal_rl.data import Batch, masked_mean, padded_batch
-from internal_rl.metacontroller import Metacontroller
+from internal_rl.data import Batch, discovery_batch, masked_mean
+from internal_rl.metacontroller import Metacontroller, encode
 from internal_rl.networks import Params, base_network, metacontroller_network
 from internal_rl.optim import make_optimizer
 from internal_rl.stages.pretrain import TrainState
@@ -55,9 +55,7 @@ def discovery_loss(
     random_switches: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The discovery loss in nats per token, its parts, and how well switches match the true sub-goal changes."""
-    _, e = base.lower(batch.obs, None, batch.reset)
-    view = None if batch.view is None else base.lower(batch.view, None, batch.reset)[1]
-    found = meta.discover(e, batch.valid, key, random_switches=random_switches, view=view)
+    e, found = encode(base, meta, batch, key, random_switches=random_switches)
     _, out = base.upper(meta.decoder.control(e, found.z), None, batch.reset)
     action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
     kl = masked_mean(kl_to_standard_normal(found.mean, found.log_std), batch.valid)
@@ -93,10 +91,7 @@ def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState,
     optimizer = make_optimizer(cfg.optimizer, cfg.steps)
 
     def rows(tie_breaking: TieBreaking, key: jax.Array) -> Batch:
-        symmetric = cfg.encoder_view == "symmetric"
-        return padded_batch(
-            key, world, cfg.batch_size, 0.0, tie_breaking, symmetric_views=symmetric
-        )[0]
+        return discovery_batch(key, world, cfg.batch_size, cfg, tie_breaking)
 
     def draw(key: jax.Array, step: jax.Array) -> Batch:
         if not cfg.tail_steps or cfg.tail_tie_breaking == cfg.tie_breaking:

@@ -14,7 +14,8 @@ from internal_rl.analysis import steer
 from internal_rl.analysis.latents import collect_codes, replay_controller
 from internal_rl.analysis.switching import switch_alignment
 from internal_rl.config import Config
-from internal_rl.data import padded_batch
+from internal_rl.data import discovery_batch
+from internal_rl.metacontroller import encode
 from internal_rl.networks import (
     Params,
     base_network,
@@ -76,7 +77,7 @@ def evaluate_replay(config: Config, world: World, frozen: Frozen, seeds: int) ->
 
     @jax.jit
     def record(key, frozen):
-        batch, _ = padded_batch(key, pretraining, 1024, 0.0, config.discover.tie_breaking)
+        batch = discovery_batch(key, pretraining, 1024, config.discover)
         base, meta = base_net.bind(frozen.base), meta_net.bind(frozen.metacontroller)
         return collect_codes(base, meta, batch, key, config.env.num_objects)
 
@@ -137,9 +138,9 @@ def evaluate_alignment(config: Config, frozen: Frozen, sequences: int = 1024) ->
 
     @jax.jit
     def align(key, frozen):
-        batch, _ = padded_batch(key, world, sequences, 0.0, config.discover.tie_breaking)
-        _, e = base_net.bind(frozen.base).lower(batch.obs, None, batch.reset)
-        found = meta_net.bind(frozen.metacontroller).discover(e, batch.valid, key, sample=False)
+        batch = discovery_batch(key, world, sequences, config.discover)
+        base, meta = base_net.bind(frozen.base), meta_net.bind(frozen.metacontroller)
+        _, found = encode(base, meta, batch, key, sample=False)
         return switch_alignment(
             found.switch_probability,
             batch.goal_change,

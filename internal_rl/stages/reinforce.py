@@ -174,7 +174,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
     """
     cfg = config.reinforce
     internal = cfg.method == "internal"
-    world = heldout_world(config.env, cfg.distractor_reward)
+    world = heldout_world(config.env, cfg)
     base_net = base_network(config, world.obs_spec, world.action_spec)
     meta_net, policy_net = metacontroller_network(config), policy_network(config)
     optimizer = make_optimizer(cfg.optimizer, gradient_steps(config))

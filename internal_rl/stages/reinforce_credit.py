@@ -107,7 +107,7 @@ def make_update(
 ) -> Callable[[TrainState, reinforce.Frozen], tuple[TrainState, dict]]:
     """One iteration (rollout, the credit model's steps, weights, epochs)."""
     cfg = config.reinforce
-    world = heldout_world(config.env, cfg.distractor_reward)
+    world = heldout_world(config.env, cfg)
     base_net = base_network(config, world.obs_spec, world.action_spec)
     meta_net, policy_net = metacontroller_network(config), policy_network(config)
     optimizer = make_optimizer(cfg.optimizer, reinforce.gradient_steps(config))
@@ -189,7 +189,7 @@ def _log_probs(
 
 
 def _model(config: Config) -> SampledModel:
-    kinds = heldout_world(config.env, config.reinforce.distractor_reward).env.reward_kinds
+    kinds = heldout_world(config.env, config.reinforce).env.reward_kinds
     return make_sampled(
         config.reinforce.credit,
         obs_dim=config.model.width,

@@ -1,11 +1,13 @@
 """Distractor rewards of the gridworld: what pays, how often, and that nothing else changes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.pinpad.gridworld import DISTRACTOR_STEPS, GridPinpad
+from envs.pinpad.gridworld import GridPinpad
 from envs.pinpad.layout import Layout
 
 PLAIN = GridPinpad(grid_size=3, num_objects=1, num_walls=0)
@@ -32,12 +34,12 @@ def play(env, actions, seeds=512):
 
 
 def test_early_moves_up_pay_half_the_time():
-    actions = [0] * (DISTRACTOR_STEPS + 3)
-    _, reward, _ = play(PAYS, actions)
+    steps = 5
+    _, reward, _ = play(dataclasses.replace(PAYS, distractor_steps=steps), [0] * (steps + 3))
     assert set(np.unique(reward)) == {0.0, 0.25}
     rate = (np.asarray(reward) > 0).mean(0)
-    assert np.abs(rate[:DISTRACTOR_STEPS] - 0.5).max() < 5 * 0.5 / np.sqrt(512)
-    assert (rate[DISTRACTOR_STEPS:] == 0).all()
+    assert np.abs(rate[:steps] - 0.5).max() < 5 * 0.5 / np.sqrt(512)
+    assert (rate[steps:] == 0).all()
 
 
 def test_nothing_else_changes():
