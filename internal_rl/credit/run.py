@@ -27,6 +27,7 @@ from internal_rl.credit.config import CreditRunConfig
 from internal_rl.credit.world import BuiltWorld, build_world, tables, validate
 from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
+from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 
 
@@ -132,6 +133,18 @@ def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, Credi
             exact = CreditConfig(method=name, model="exact", perturbation=size)  # pyright: ignore[reportArgumentType]
             models[f"exact_{name}" + (f"@{size:g}" if size else "")] = build_model(exact, built)
     return models
+
+
+def last_state(run: RunDir) -> TrainState:
+    """The newest saved state of a `run_train` run; leaves have the seed axis also for one seed."""
+    config = run.load_config(CreditRunConfig)
+    seeds = run.info["num_seeds"]
+    built = build_world(config.world)
+    model, policy = build_model(config.credit, built), build_policy(config, built)
+    init = make_init(config.train, policy, model, config.credit.policy_rate)
+    template = jax.eval_shape(lambda: _start(config, init, seeds))
+    state = Checkpoints(run).restore_latest(template)[1]
+    return state if seeds > 1 else jax.tree.map(lambda x: x[None], state)
 
 
 def build_model(credit: CreditConfig, built: BuiltWorld) -> CreditModel:

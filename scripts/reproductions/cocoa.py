@@ -6,14 +6,17 @@ several sittings, and figures share their runs.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
 import numpy as np
 from matplotlib.figure import Figure
 
 from configs import credit as presets
+from internal_rl.credit.heatmap import contribution_map, run_map
 from internal_rl.credit.measure import variance_report
-from internal_rl.credit.run import run_shadow
+from internal_rl.credit.run import build_model, last_state, run_shadow
+from internal_rl.credit.world import build_world
 from reproductions import cocoa_paper as paper
 from reproductions.cocoa_draw import (
     MARK,
@@ -22,6 +25,7 @@ from reproductions.cocoa_draw import (
     draw_curves,
     errorbar,
     finished,
+    save,
     summary,
     trained,
     write,
@@ -96,6 +100,7 @@ def fig1_snr(
         errorbar(axes, lengths, own, f"C{i}", method)
         axes.plot(paper.LENGTHS, paper.FIG1_SNR[method], color=f"C{i}", **MARK)
     axes.set(xlabel="length", ylabel="SNR in dB, first decision")
+    axes.set_title(f"key-to-door, shadow training; bars: 95 % interval, {seeds} seeds")
     write(figure, axes, output, rows)
 
 
@@ -116,12 +121,16 @@ def fig2(
         for overlap in overlaps
         for name, values in _tree_variances(overlap, (4, 32), environments).items()
     }
+    draw_fig2(rows, overlaps, output)
+
+
+def draw_fig2(rows: dict[str, Any], overlaps: Sequence[int], output: Path) -> None:
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     for i, (name, values) in enumerate(paper.FIG2.items()):
         errorbar(axes, overlaps, [rows[f"{name} {o}"] for o in overlaps], f"C{i}", name)
         axes.plot(range(7), values, color=f"C{i}", **MARK)
-    axes.set(xlabel="state overlap", ylabel="normalised variance in dB")
+    axes.set(xlabel="state overlap", ylabel="normalised variance in dB", title=_tree_title(rows))
     write(figure, axes, output, rows)
 
 
@@ -133,13 +142,22 @@ def fig7(environments: int = 10, output: Path = Path("docs/results/cocoa-fig7"))
         output: path of the PNG and the JSON, without suffix.
     """
     found = _tree_variances(3, paper.FIG7_GROUPS, environments)
-    rows = {name: summary(values) for name, values in found.items()}
+    draw_fig7({name: summary(values) for name, values in found.items()}, output)
+
+
+def draw_fig7(rows: dict[str, Any], output: Path) -> None:
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     own = [rows[f"groups_{g}"] for g in paper.FIG7_GROUPS]
-    errorbar(axes, paper.FIG7_GROUPS, own, "C0", "groups of rewards")
+    errorbar(axes, paper.FIG7_GROUPS, own, "C0", "COCOA, rewards in groups")
     axes.plot(paper.FIG7_GROUPS, paper.FIG7, color="C0", **MARK)
+    for i, (name, value) in enumerate(paper.FIG7_LINES.items(), start=1):
+        axes.axhline(rows[name]["mean"], color=f"C{i}", label=name)
+        axes.plot(paper.FIG7_GROUPS[-1:], [value], color=f"C{i}", **MARK)
     axes.set(xlabel="groups per reward", ylabel="normalised variance in dB", xscale="log")
+    axes.set_xticks(paper.FIG7_GROUPS, [str(g) for g in paper.FIG7_GROUPS])
+    axes.minorticks_off()
+    axes.set_title(f"overlap 3, {_tree_title(rows)}")
     write(figure, axes, output, rows)
 
 
@@ -192,6 +210,64 @@ def fig4(
     }
     marks = {"learned": paper.FIG4}
     draw_curves(sides, "eval_correct", "fraction correct", paper.FIG4_BATCHES, marks, output)
+
+
+def fig4c(
+    methods: tuple[str, ...] = ("cocoa_reward", "hca_plus"),
+    model: Literal["learned", "exact"] = "learned",
+    policy: str = "cocoa_reward",
+    batches: int = 10_000,
+    episodes: int = 64,
+    seeds: int = 1,
+    runs: Path = Path("runs/cocoa"),
+    output: Path = Path("docs/results/cocoa-fig4c"),
+) -> None:
+    """Fig. 4C: mean contribution of each query to each rewarded answer in task interleaving.
+
+    Args:
+        methods: of COCOA's family; one panel each.
+        model: learned: each method's own run, with its own policy; exact: true coefficients of every
+            method at the policy that `policy` with a learned model has trained.
+        policy: estimator that trains the policy, for exact models.
+        batches: training batches of the runs; below 10,000 they are kept apart from Fig. 4B's.
+        episodes: over which contributions are averaged.
+        seeds: trained at once; maps are averaged over them.
+        runs: folder of the run directories.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    preset, maps = "cocoa-interleaving", {}
+    for method in methods:
+        source = method if model == "learned" else policy
+        run = trained(preset, source, "learned", seeds, runs, batches)
+        if model == "learned":
+            maps[method] = run_map(run, episodes).mean(0)
+            continue
+        states, config = last_state(run), presets.get(preset, method, "exact")
+        init = build_model(config.credit, build_world(config.world)).init
+        found = []
+        for i in range(seeds):
+            state = jax.tree.map(lambda x, i=i: x[i], states)
+            state = state.replace(credit=init(state.key))
+            found.append(contribution_map(config, state, episodes, refresh=True))
+        maps[method] = np.mean(found, axis=0)
+    figure = Figure(figsize=(4.2 * len(maps), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (method, found) in zip(panels, maps.items(), strict=True):
+        axes.imshow(found, vmin=0, vmax=1, cmap="viridis")
+        axes.set(title=method, xlabel="context of the answer", ylabel="context of the query")
+    figure.colorbar(panels[-1].images[0], ax=list(panels), label="contribution, rows sum to 1")
+    figure.suptitle(f"{model} models, {batches} batches, {seeds} seed(s), {episodes} episodes each")
+    rows = {
+        method: {"map": found.tolist(), **off_diagonal(found)} for method, found in maps.items()
+    }
+    save(figure, output, rows)
+
+
+def off_diagonal(found: np.ndarray) -> dict[str, float]:
+    """Mean share that a query's own answer and any other answer get."""
+    size = len(found)
+    own = float(np.trace(found) / size)
+    return {"own answer": own, "each other answer": (1.0 - own) / max(size - 1, 1)}
 
 
 def fig5(
@@ -263,6 +339,7 @@ def fig12(
         if method in paper.FIG12 and length == 103:
             axes.plot(paper.FIG12_PERTURBATIONS, paper.FIG12[method], color=f"C{i}", **MARK)
     axes.set(xlabel="perturbation", ylabel="SNR in dB, first decision", xscale="log")
+    axes.set_title(f"length {length}, exact models perturbed; bars: 95 % interval, {seeds} seeds")
     write(figure, axes, output, rows)
 
 
@@ -283,6 +360,11 @@ def fig10(
     sides = {"learned": {m: trained("cocoa-switch", m, "learned", seeds, runs) for m in methods}}
     marks = {"learned": paper.FIG10}
     draw_curves(sides, "eval_treasure", "treasure fraction", paper.FIG10_BATCHES, marks, output)
+
+
+def _tree_title(rows: dict[str, Any]) -> str:
+    trees = next(iter(rows.values()))["seeds"]
+    return f"tree, exact by enumeration; bars: 95 % interval, {trees} trees"
 
 
 def _tree_variances(
@@ -307,6 +389,7 @@ SUBCOMMANDS = {
     "cocoa-fig2": fig2,
     "cocoa-fig3": fig3,
     "cocoa-fig4": fig4,
+    "cocoa-fig4c": fig4c,
     "cocoa-fig5": fig5,
     "cocoa-fig7": fig7,
     "cocoa-fig9": fig9,

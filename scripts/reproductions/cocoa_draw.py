@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,17 @@ MARK = {"marker": "x", "linestyle": "", "markersize": 7}
 """How the paper's digitised values are drawn."""
 
 
-def trained(preset: str, method: str, model: Any, seeds: int, runs: Path) -> RunDir:
+def trained(
+    preset: str, method: str, model: Any, seeds: int, runs: Path, batches: int | None = None
+) -> RunDir:
+    """A run of a preset; with other `batches` than the preset's it has a folder of its own."""
     config = presets.get(preset, method, model)
     folder = runs / preset.removeprefix("cocoa-") / f"{method}-{model}"
+    if batches is not None and batches != config.train.batches:
+        folder = folder.with_name(f"{folder.name}-{batches}-batches-{seeds}-seeds")
+        config = replace(config, train=replace(config.train, batches=batches))
+        every = min(config.runtime.checkpoint_every, batches)
+        config = replace(config, runtime=replace(config.runtime, checkpoint_every=every))
     return finished(run_train, config, folder, seeds)
 
 
@@ -116,6 +125,10 @@ def write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any]) -> None
     axes.legend(fontsize="small")
     for panel in figure.axes:
         panel.grid(alpha=0.25)
+    save(figure, output, rows)
+
+
+def save(figure: Figure, output: Path, rows: dict[str, Any]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output.with_suffix(".png"), dpi=130)
     write_json(output.with_suffix(".json"), rows)

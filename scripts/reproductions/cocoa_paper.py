@@ -54,6 +54,7 @@ FIG2 = {
 }
 # Fig. 7: the same at overlap 3, by number of groups.
 FIG7_GROUPS = (1, 2, 4, 8, 16, 32, 64, 128)
+FIG7_LINES = {"hca_plus": 14.5, "reinforce": 14.9}
 FIG7 = (11.6, 11.8, 12.4, 12.7, 13.2, 13.4, 14.3, 14.4)
 # Fig. 4B: fraction of correct choices in task interleaving after these batches.
 FIG4_BATCHES = (2000, 4000, 10_000)
