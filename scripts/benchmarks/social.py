@@ -98,6 +98,7 @@ def main(
     meta_episodes: int = 2,
     repeats: int = 3,
     clock: Clock = "wall",
+    games: tuple[Literal["ipd", "cleanup"], ...] = ("ipd", "cleanup"),
     compile_only: tuple[str, ...] = (),
     output: Path | None = None,
 ) -> None:
@@ -111,6 +112,7 @@ def main(
         meta_episodes: K.
         repeats: the median of these is printed.
         clock: wall, or seconds of this process on all its cores, for a machine that others use, too.
+        games: which of the two.
         compile_only: presets of `social train` whose update is compiled, but not run, for its memory; nothing else is
             measured then.
         output: also write all numbers to this JSON file.
@@ -126,17 +128,22 @@ def main(
         f"{'game and policy':24}{'M·T':>6}{'B':>5}{'play /s':>12}{'update /s':>12}"
         f"{'play MiB':>10}{'update MiB':>12}{'carry B':>9}"
     )
-    rows: list[dict[str, Any]] = []
+    measured: dict[tuple, dict[str, Any]] = {}
     sweeps = [("ipd", "tabular", "length", [(16, m) for m in inner_episodes])]
     sweeps += [("ipd", "hawk", "length", [(16, m) for m in inner_episodes])]
     sweeps += [("ipd", "hawk", "batch", [(b, 10) for b in batches])]
     sweeps += [("cleanup", "hawk", "length", [(16, m) for m in cleanup_inner_episodes])]
     sweeps += [("cleanup", "hawk", "batch", [(b, 1) for b in cleanup_batches])]
     for game, policy, axis, points in sweeps:
+        if game not in games:
+            continue
         own = []
         for batch, m in points:
-            row: dict[str, Any] = {"game": game, "policy": policy}
-            row |= _measure(_config(game, policy, meta_episodes, batch, m), repeats, clock)
+            point = (game, policy, batch, m)
+            if point not in measured:
+                numbers = _measure(_config(game, policy, meta_episodes, batch, m), repeats, clock)
+                measured[point] = {"game": game, "policy": policy} | numbers
+            row = measured[point]
             own.append(row)
             print(
                 f"{game + ' ' + policy:24}{row['length']:6}{row['batch']:5}"
@@ -150,8 +157,7 @@ def main(
                     f"{'':24}{what}: time ~ {axis}^{_growth(own, axis, _seconds_of(what)):.2f}, "
                     f"memory ~ {axis}^{_growth(own, axis, lambda r, w=what: r[f'{w}_mib']):.2f}"
                 )
-        rows += own
-    _write(rows, output)
+    _write(list(measured.values()), output)
 
 
 def _print_memory(names: tuple[str, ...], output: Path | None) -> None:
