@@ -131,7 +131,8 @@ def draw_fig2(rows: dict[str, Any], overlaps: Sequence[int], output: Path) -> No
         errorbar(axes, overlaps, [rows[f"{name} {o}"] for o in overlaps], f"C{i}", name)
         axes.plot(range(7), values, color=f"C{i}", **MARK)
     axes.set(xlabel="state overlap", ylabel="normalised variance in dB", title=_tree_title(rows))
-    write(figure, axes, output, rows)
+    axes.set_ylim(bottom=min(row["ci95"][0] for row in rows.values()) - 0.9)
+    write(figure, axes, output, rows, loc="lower left", ncols=3)
 
 
 def fig7(environments: int = 10, output: Path = Path("docs/results/cocoa-fig7")) -> None:

@@ -118,11 +118,11 @@ def draw_curves(
     write(figure, panels[-1], output, rows)
 
 
-def write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any]) -> None:
+def write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any], **legend: Any) -> None:
     lines = [line for panel in figure.axes for line in panel.lines]
     if any(line.get_marker() == MARK["marker"] for line in lines):
         axes.plot([], [], color="0.3", label="paper, digitised", **MARK)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", **legend)
     for panel in figure.axes:
         panel.grid(alpha=0.25)
     save(figure, output, rows)
