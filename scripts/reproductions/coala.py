@@ -175,7 +175,9 @@ def fig5(
     if "pool" in panels:
         for i, name in enumerate(estimators):
             run = sampled_run(f"ipd-mixed-{suffix}", name, seeds, runs)
-            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name])
+            # Dashed, because batch-unaware lies beneath it.
+            style = "--" if name == "m_fos" else "-"
+            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name], style)
             rows[f"pool {name}"] = evaluate_run(run, episodes=8)["reward"]
             rows["runs"][run.path.name] = origin(run)
         axes[-1].set(
