@@ -42,22 +42,29 @@ def contribution_map(
             f"for a contribution map: 'interleaving' and {', '.join(HINDSIGHT_METHODS)}"
         )
     model, policy = build_model(config.credit, built), build_policy(config, built)
-    acting = policy.acting(state.policy[0], config.train.epsilon)
     key = jax.random.fold_in(state.key, MEASUREMENT)
-    credit = state.credit
-    if refresh:
+
+    @jax.jit
+    def refreshed(credit: Any, params: Any) -> Any:
         # Exact models take nothing from the batch but its policy.
-        credit, _ = jax.jit(lambda c: model.update(c, None, acting, key))(credit)  # pyright: ignore[reportArgumentType]
+        acting = policy.acting(params, config.train.epsilon)
+        return model.update(credit, None, acting, key)[0]  # pyright: ignore[reportArgumentType]
 
-    def of_episode(key: Array) -> tuple[Array, Array]:
-        world = built.world
-        batch, _ = rollouts(world.env, world.params, acting, key, world.horizon, 1)
-        trajectory = jax.tree.map(lambda x: x[0], batch)
-        return _sums(model, credit, trajectory, env.contexts)
+    @jax.jit
+    def sums(credit: Any, params: Any, keys: Array) -> tuple[Array, Array]:
+        world, acting = built.world, policy.acting(params, config.train.epsilon)
 
-    total, count = jax.jit(lambda keys: jax.lax.map(of_episode, keys))(
-        jax.random.split(key, episodes)
-    )
+        def of_episode(key: Array) -> tuple[Array, Array]:
+            batch, _ = rollouts(world.env, world.params, acting, key, world.horizon, 1)
+            trajectory = jax.tree.map(lambda x: x[0], batch)
+            return _sums(model, credit, trajectory, env.contexts)
+
+        return jax.lax.map(of_episode, keys)
+
+    # Weights and tables are arguments: as constants XLA would fold products of large ones, slowly.
+    params = state.policy[0]
+    credit = refreshed(state.credit, params) if refresh else state.credit
+    total, count = sums(credit, params, jax.random.split(key, episodes))
     total, count = np.asarray(total.sum(0)), np.asarray(count.sum(0))
     mean = total / np.maximum(count, 1)
     return mean / np.maximum(mean.sum(1, keepdims=True), 1e-12)

@@ -251,17 +251,25 @@ def fig4c(
             state = state.replace(credit=init(state.key))
             found.append(contribution_map(config, state, episodes, refresh=True))
         maps[method] = np.mean(found, axis=0)
+    at = f"{policy}'s policy" if model == "exact" else "each with its own policy"
+    title = (
+        f"{model} coefficients, {at} after {batches} batches, mean of {seeds} x {episodes} episodes"
+    )
+    draw_fig4c(maps, title, output)
+
+
+def draw_fig4c(maps: dict[str, np.ndarray], title: str, output: Path) -> None:
     figure = Figure(figsize=(4.2 * len(maps), 3.9), layout="constrained")
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (method, found) in zip(panels, maps.items(), strict=True):
         axes.imshow(found, vmin=0, vmax=1, cmap="viridis")
         axes.set(title=method, xlabel="context of the answer", ylabel="context of the query")
     figure.colorbar(panels[-1].images[0], ax=list(panels), label="contribution, rows sum to 1")
-    figure.suptitle(f"{model} models, {batches} batches, {seeds} seed(s), {episodes} episodes each")
+    figure.suptitle(title, fontsize="medium")
     rows = {
         method: {"map": found.tolist(), **off_diagonal(found)} for method, found in maps.items()
     }
-    save(figure, output, rows)
+    save(figure, output, {"title": title, **rows})
 
 
 def off_diagonal(found: np.ndarray) -> dict[str, float]:
