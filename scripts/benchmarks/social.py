@@ -93,7 +93,7 @@ def _mebibytes(program: jax.stages.Compiled) -> float:
 def main(
     inner_episodes: tuple[int, ...] = (5, 10, 20, 40),
     batches: tuple[int, ...] = (4, 16, 64),
-    cleanup_inner_episodes: tuple[int, ...] = (1, 2, 4),
+    cleanup_inner_episodes: tuple[int, ...] = (2, 4, 8),
     cleanup_batches: tuple[int, ...] = (4, 16, 64),
     meta_episodes: int = 2,
     repeats: int = 3,
@@ -107,8 +107,8 @@ def main(
     Args:
         inner_episodes: M, in the iterated prisoner's dilemma at B = 16.
         batches: B, in the iterated prisoner's dilemma at M = 10.
-        cleanup_inner_episodes: M in CleanUp-lite at B = 16.
-        cleanup_batches: B in CleanUp-lite at M = 1.
+        cleanup_inner_episodes: M in CleanUp-lite at B = 16. With 1 the compiler drops the naive learner's only update.
+        cleanup_batches: B in CleanUp-lite at M = 2.
         meta_episodes: K.
         repeats: the median of these is printed.
         clock: wall, or seconds of this process on all its cores, for a machine that others use, too.
@@ -133,7 +133,7 @@ def main(
     sweeps += [("ipd", "hawk", "length", [(16, m) for m in inner_episodes])]
     sweeps += [("ipd", "hawk", "batch", [(b, 10) for b in batches])]
     sweeps += [("cleanup", "hawk", "length", [(16, m) for m in cleanup_inner_episodes])]
-    sweeps += [("cleanup", "hawk", "batch", [(b, 1) for b in cleanup_batches])]
+    sweeps += [("cleanup", "hawk", "batch", [(b, 2) for b in cleanup_batches])]
     for game, policy, axis, points in sweeps:
         if game not in games:
             continue
