@@ -187,6 +187,10 @@ class DiscoverConfig:
     encoder_stretch: int = 0
     """Above 0: the encoder reads the trajectory stretched to `encoder_stretch` × T tokens, every observation repeated
     at random, so that codes cannot name numbers of steps. At least 2. Not in the paper."""
+    candidates: int = 1
+    """Metacontrollers that train side by side in one run, of which the best goes on. Not in the paper."""
+    select_steps: int = 0
+    """With several candidates: the step after which only the one with the lowest loss goes on."""
     cotrain: bool = False
     """Ablation: train the base model together with the metacontroller."""
     cotrain_from_scratch: bool = True

@@ -17,7 +17,7 @@ from internal_rl.networks import Params, base_network
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints, import_params
 from internal_rl.runs.run_dir import RunDir
-from internal_rl.stages import discover, pretrain, reinforce, reinforce_credit
+from internal_rl.stages import contest, discover, pretrain, reinforce, reinforce_credit
 from internal_rl.validate import validate
 from internal_rl.world import pretrain_world
 
@@ -102,7 +102,7 @@ def run_reinforce(
     run, config, seeds = _open(
         "reinforce", config, path, parents, parent_seed, seeds, resume, overwrite
     )
-    frozen = load_frozen(run.parent(stage), parent_seed_of(run))
+    frozen = load_parent(run)
     rule = _reinforce_stage(config)
     state = _init(lambda key: rule.init(config, key, frozen.base), config.seed, seeds)
     loop.run(
@@ -134,8 +134,12 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     config, seeds = run.config, run.info["num_seeds"]
     if seed is not None and not 0 <= seed < seeds:
         raise UserError(f"{run.path}: no seed {seed}; allowed: 0..{seeds - 1}")
-    template = jax.eval_shape(lambda: _init(_initialiser(run.stage, config), config.seed, seeds))
     weights = run.path / "weights"
+    contested = run.stage == "discover" and config.discover.candidates > 1
+    if contested and weights.exists():  # exported weights are the winner's alone
+        contested = False
+        config = replace(config, discover=replace(config.discover, candidates=1))
+    template = jax.eval_shape(lambda: _init(_initialiser(run.stage, config), config.seed, seeds))
     if weights.exists():
         params, _ = import_params(weights / f"{run.stage}.safetensors", template.params)
     else:
@@ -144,6 +148,8 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
             raise UserError(f"{run.path}: no checkpoint yet; run the stage to its end first")
         params = checkpoints.restore_latest(template)[1].params
         checkpoints.close()
+    if contested:
+        params = jax.vmap(contest.winner_of)(params) if seeds > 1 else contest.winner_of(params)
     if seed is None:
         return params if seeds > 1 else jax.tree.map(lambda x: x[None], params)
     return jax.tree.map(lambda x: x[seed], params) if seeds > 1 else params
@@ -174,6 +180,12 @@ def load_frozen(run: RunDir, seed: int = 0) -> reinforce.Frozen:
     if run.config.discover.cotrain:
         return reinforce.Frozen(base=params["base"], metacontroller=params["metacontroller"])
     return reinforce.Frozen(base=load_base(run), metacontroller=params)
+
+
+def load_parent(run: RunDir) -> reinforce.Frozen:
+    """What a reinforce run was trained on: of its parent run the seed that it was built on."""
+    stage = "discover" if run.config.reinforce.method == "internal" else "pretrain"
+    return load_frozen(run.parent(stage), parent_seed_of(run))
 
 
 def _reinforce_stage(config: Config) -> Any:

@@ -12,7 +12,7 @@ from internal_rl.data import discovery_batch
 from internal_rl.errors import UserError
 from internal_rl.metacontroller import encode
 from internal_rl.networks import base_network, metacontroller_network, policy_network
-from internal_rl.pipeline import load_base, load_frozen, load_params
+from internal_rl.pipeline import load_base, load_frozen, load_params, load_parent
 from internal_rl.rollout import (
     Episodes,
     abstract_controller,
@@ -61,7 +61,7 @@ def policy_outcome(run: RunDir, config: Config, world: World) -> tuple[str, eval
     """Episodes [S, N] of a reinforce run's trained policies, with the method's name in summaries."""
     params = load_params(run, None)
     if config.reinforce.method == "internal":
-        frozen = load_frozen(run.parent("discover"))
+        frozen = load_parent(run)
         return "internal_rl", evaluate.evaluate_policy(config, world, frozen, params)
     return "raw_action", evaluate.evaluate_raw(config, world, params)
 
@@ -85,7 +85,7 @@ def render_run(run: RunDir, folder: Path, *, seed: int = 0) -> list[Path]:
         run.stage == "reinforce" and config.reinforce.method != "internal"
     ):
         raise UserError(f"{run.path} has no metacontroller; render a discover or internal-RL run")
-    frozen = load_frozen(run.parent("discover") if run.stage == "reinforce" else run)
+    frozen = load_parent(run) if run.stage == "reinforce" else load_frozen(run)
     policy = load_params(run) if run.stage == "reinforce" else None
     folder.mkdir(parents=True, exist_ok=True)
     picture, gif = folder / "switching.png", folder / "episode.gif"

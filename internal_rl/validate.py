@@ -64,6 +64,15 @@ def validate(config: Config) -> None:
     is_raw = config.raw_action.method == "raw_action"
     _check(config, "raw_action.method", is_raw, "'raw_action'")
     check_runtime(config, config.runtime)
+    found = config.discover
+    _check(config, "discover.candidates", found.candidates >= 1, "at least 1")
+    decided = (
+        1 <= found.select_steps <= found.steps if found.candidates > 1 else not found.select_steps
+    )
+    allowed = (
+        f"1 to discover.steps ({found.steps})" if found.candidates > 1 else "0 with one candidate"
+    )
+    _check(config, "discover.select_steps", decided, allowed)
     stretch = config.discover.encoder_stretch
     _check(config, "discover.encoder_stretch", stretch == 0 or stretch >= 2, "0, or at least 2")
     schedule = config.discover.kl_hold_steps + config.discover.kl_warmup_steps

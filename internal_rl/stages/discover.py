@@ -6,7 +6,6 @@ step, whatever β_t is (App. E.1).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +20,26 @@ from internal_rl.data import Batch, discovery_batch, masked_mean
 from internal_rl.metacontroller import Metacontroller, encode
 from internal_rl.networks import Params, base_network, metacontroller_network
 from internal_rl.optim import make_optimizer
+from internal_rl.stages import contest
 from internal_rl.stages.pretrain import TrainState
 from internal_rl.world import pretrain_world
 
 
-def init(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
-    """Random metacontroller and a fresh optimiser.
+def init(
+    config: Config, key: jax.Array, base_params: Params | None = None
+) -> TrainState | contest.ContestState:
+    """Random metacontroller and a fresh optimiser; several of each with `discover.candidates` (`contest`).
 
     With `discover.cotrain` the parameters are {"metacontroller", "base"}: the base model starts from `base_params`, or
     at random with `cotrain_from_scratch`.
     """
+    if config.discover.candidates == 1:
+        return _init_one(config, key, base_params)
+    start = partial(_init_one, config, base_params=base_params)
+    return contest.init(start, key, config.discover.candidates)
+
+
+def _init_one(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
     key_meta, key_base, key_run = jax.random.split(key, 3)
     params = metacontroller_network(config).init(key_meta)
     if config.discover.cotrain:
@@ -82,8 +91,15 @@ def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
     return weight
 
 
-def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+def make_update(config: Config) -> Callable:
     """One gradient step as `update(state, base_params) → (state, metrics)`; gradients never reach `base_params`."""
+    update = _make_update_one(config)
+    if config.discover.candidates == 1:
+        return update
+    return contest.make_update(update, config.discover.select_steps)
+
+
+def _make_update_one(config: Config) -> contest.Update:
     cfg = config.discover
     world = pretrain_world(config.env)
     base_net = base_network(config, world.obs_spec, world.action_spec)

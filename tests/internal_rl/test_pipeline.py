@@ -16,9 +16,11 @@ import configs
 from internal_rl import cli, pipeline
 from internal_rl.errors import UserError
 from internal_rl.networks import metacontroller_network
+from internal_rl.report import policy_outcome
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.logger import read_metrics
-from internal_rl.stages import discover, pretrain, reinforce
+from internal_rl.stages import discover, evaluate, pretrain, reinforce
+from internal_rl.world import heldout_world
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import (
     SMOKE,
@@ -185,6 +187,24 @@ def test_a_run_remembers_which_seed_it_was_built_on(two_bases, tmp_path, monkeyp
     internal = pipeline.run_reinforce(SMOKE, tmp_path / "internal", run)
     assert_trees_equal(used["found"].base, second)
     assert_trees_equal(pipeline.load_base(internal), second)
+
+
+def test_a_policy_is_evaluated_on_the_metacontroller_that_it_was_trained_on(runs, tmp_path):
+    """Not on the first seed of its parent run."""
+    config = changed(SMOKE, discover={"steps": 2}, runtime={"log_every": 2, "checkpoint_every": 2})
+    metas = pipeline.run_discover(config, tmp_path / "metas", runs.base, seeds=2, progress=False)
+    config = changed(config, reinforce={"iterations": 2})
+    run = pipeline.run_reinforce(
+        config, tmp_path / "run", metas, parent_seed=1, seeds=2, progress=False
+    )
+    world, policies = heldout_world(config.env), pipeline.load_params(run, None)
+    _, found = policy_outcome(run, config, world)
+    outcomes = [
+        evaluate.evaluate_policy(config, world, pipeline.load_frozen(metas, seed), policies)
+        for seed in range(2)
+    ]
+    assert_trees_equal(found, outcomes[1])
+    assert (found["steps"] != outcomes[0]["steps"]).any()
 
 
 def test_weights_that_a_run_was_imported_with(runs, tmp_path):

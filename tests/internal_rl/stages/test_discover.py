@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from scipy import special
 
+from internal_rl import pipeline
 from internal_rl.config import DiscoverConfig
 from internal_rl.data import padded_batch
 from internal_rl.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
-from internal_rl.stages import discover
+from internal_rl.runs.checkpoint import export_params
+from internal_rl.runs.run_dir import create
+from internal_rl.stages import contest, discover
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -171,3 +174,57 @@ def test_kl_schedule():
     tail = dataclasses.replace(rising, steps=170, tail_steps=15, tail_kl_weight=0.25)
     steps, expected = (50, 100, 154, 155, 169), (0.2, 1.1, 2.0, 0.25, 0.25)
     np.testing.assert_allclose([weight(tail, step) for step in steps], expected, rtol=1e-6)
+
+
+CONTEST = changed(
+    SMOKE,
+    discover={"steps": 6, "candidates": 3, "select_steps": 4},
+    runtime={"log_every": 2, "checkpoint_every": 2},
+)
+
+
+def test_of_several_candidates_the_one_with_the_lowest_loss_goes_on():
+    """Against candidates that train alone, on the keys that they have in the contest."""
+    base = base_params()
+    update = jax.jit(discover.make_update(CONTEST))
+    alone = jax.jit(discover.make_update(SMOKE))
+    state = discover.init(CONTEST, KEY, base)
+    starts = jax.random.split(KEY, 3)
+    singles = []
+    for c in range(3):
+        single = discover.init(SMOKE, starts[c], base)
+        singles.append(single.replace(key=jax.random.fold_in(KEY, c)))
+    running, shown = np.full(3, np.nan), []
+    for _ in range(4):
+        state, metrics = update(state, base)
+        results = [alone(single, base) for single in singles]
+        singles = [single for single, _ in results]
+        losses = np.array([float(m["loss"]) for _, m in results])
+        running = np.where(np.isnan(running), losses, 0.99 * running + 0.01 * losses)
+        shown.append(int(metrics["candidate"]))
+        assert shown[-1] == running.argmin()
+        assert_close(metrics["loss"], losses[running.argmin()])
+    best = int(running.argmin())
+    found = contest.winner_of(state.params)
+    jax.tree.map(assert_close, found, singles[best].params)
+    # From here on it trains alone, and the others stay as they are.
+    others = jax.tree.map(lambda x: np.asarray(x[1:]), state.params)
+    single = singles[best].replace(key=jax.random.fold_in(KEY, 0))
+    for _ in range(2):
+        state, metrics = update(state, base)
+        single, expected = alone(single, base)
+        assert metrics["candidate"] == 0
+        assert_close(metrics["loss"], expected["loss"])
+    jax.tree.map(assert_close, contest.winner_of(state.params), single.params)
+    assert_trees_equal(jax.tree.map(lambda x: np.asarray(x[1:]), state.params), others)
+
+
+def test_a_contest_is_one_run_with_one_result(runs, tmp_path):
+    run = pipeline.run_discover(CONTEST, tmp_path / "run", runs.base, progress=False)
+    params = load_params(run)
+    template = jax.eval_shape(metacontroller_network(SMOKE).init, KEY)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, template)
+    # Exported and imported again it is the same.
+    imported = create(tmp_path / "imported", "discover", CONTEST, parents={"pretrain": runs.base})
+    export_params(imported.path / "weights" / "discover.safetensors", params, {})
+    assert_trees_equal(load_params(imported), params)
