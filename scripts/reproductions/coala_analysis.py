@@ -128,8 +128,8 @@ def fig12(
     axes.axhline(0, color="0.3", linestyle="--", linewidth=1)
     axes.set(
         xlabel="meta updates",
-        ylabel="log10 of ‖gradient of later episodes‖ / ‖of the current one‖",
-        title="Where the gradient comes from",
+        ylabel="log10 of ‖later episodes‖ / ‖current episode‖",
+        title="Gradient norm that later inner episodes contribute",
     )
     rows["meta-episodes of a measurement"] = meta_episodes
     write(figure, output, rows, f"{BAND}\ndotted: the others on COALA-PG's policies")
