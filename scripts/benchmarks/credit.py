@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import jax
 
-from agents.credit.train import make_init, make_update
+from agents.credit.networks import adamw, apply_gradient
+from agents.credit.train import TrainState, make_init, make_update, policy_loss, resample, tables_of
+from agents.credit.trajectory import rollouts
 from configs import credit as presets
 from internal_rl.credit.run import build_model, build_policy
 from internal_rl.credit.world import build_world
@@ -30,11 +32,15 @@ METHODS = (
 )
 
 
-def _program(length: int, method: str, model: Any, seeds: int, batches: int) -> tuple[Any, Any]:
+def _setting(length: int, method: str, model: Any) -> tuple[Any, Any, Any, Any]:
     config = presets.get("cocoa-length-23", method, model)
     door = config.world.key_to_door.__class__(length=length)
     world = build_world(config.world.__class__(key_to_door=door))
-    credit, policy = build_model(config.credit, world), build_policy(config, world)
+    return config, world, build_model(config.credit, world), build_policy(config, world)
+
+
+def _program(length: int, method: str, model: Any, seeds: int, batches: int) -> tuple[Any, Any]:
+    config, world, credit, policy = _setting(length, method, model)
     rate = config.credit.policy_rate
     init = make_init(config.train, policy, credit, rate)
     update = make_update(config.train, world.world, policy, credit, rate)
@@ -47,6 +53,41 @@ def _program(length: int, method: str, model: Any, seeds: int, batches: int) -> 
     return jax.jit(run).lower(states).compile(), states
 
 
+def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[Any, Any]]:
+    """Programs that do one part of a batch each, with their arguments."""
+    config, world, credit, policy = _setting(length, method, model)
+    train, rate = config.train, config.credit.policy_rate
+    optimizer = adamw(rate)
+    acting = lambda state: policy.acting(state.policy[0], train.epsilon)  # noqa: E731
+
+    def roll(state: TrainState) -> Any:
+        env, params = world.world.env, world.world.params
+        return rollouts(env, params, acting(state), state.key, length, train.batch_size)[0]
+
+    def learn(state: TrainState, batch: Any) -> Any:
+        return credit.update(state.credit, resample(state.key, batch), acting(state), state.key)[0]
+
+    def table(state: TrainState, batch: Any) -> Any:
+        return tables_of(credit, state.credit, batch, state.key)
+
+    def step(state: TrainState, batch: Any, tables: Any) -> Any:
+        loss = lambda params: policy_loss(train, policy, params, batch, tables)  # noqa: E731
+        gradient, _ = jax.grad(loss, has_aux=True)(state.policy[0])
+        return apply_gradient(optimizer, state.policy[0], state.policy[1], gradient)
+
+    init = make_init(train, policy, credit, rate)
+    arguments = (jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), seeds)),)
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, part in (("episodes", roll), ("tables", table), ("policy step", step)):
+        if name == "tables":
+            found["model"] = (jax.jit(jax.vmap(learn)), arguments)
+        compiled = jax.jit(jax.vmap(part))
+        found[name] = (compiled, arguments)
+        if name != "policy step":
+            arguments = (*arguments, compiled(*arguments))
+    return found
+
+
 def main(
     lengths: tuple[int, ...] = (23, 43, 63, 83, 103),
     methods: tuple[str, ...] = METHODS,
@@ -55,6 +96,7 @@ def main(
     batches: int = 5,
     repeats: int = 3,
     clock: Literal["wall", "cpu"] = "wall",
+    parts: bool = False,
     output: Path | None = None,
 ) -> None:
     """Milliseconds and MiB of one training batch, for one seed and for several vmapped.
@@ -67,6 +109,8 @@ def main(
         batches: training batches per repeat, in one program.
         repeats: the median of these is printed.
         clock: cpu: processor time of all threads, for a machine that is busy with other things.
+        parts: also time the parts of a batch alone; each pays for its own start, so they sum to more
+            than the batch.
         output: also write all numbers to this JSON file.
     """
     for name, values in (("lengths", lengths), ("batches", [batches]), ("repeats", [repeats])):
@@ -84,6 +128,17 @@ def main(
                 row[f"ms_{count}"] = _milliseconds(run, states, batches, repeats, clock)
                 memory = run.memory_analysis()
                 row[f"mib_{count}"] = memory.temp_size_in_bytes / 2**20 if memory else math.nan
+                if parts:
+                    row[f"parts_{count}"] = {
+                        name: _milliseconds(
+                            lambda a, f=f: (jax.block_until_ready(f(*a)), a)[1],
+                            a,
+                            1,
+                            5 * repeats,
+                            clock,
+                        )
+                        for name, (f, a) in _parts(length, method, model, count).items()
+                    }
             row["ratio"] = row[f"ms_{seeds}"] / row["ms_1"]
             own.append(row)
             print(
@@ -91,6 +146,9 @@ def main(
                 f"{row['ratio']:7.1f}{row['mib_1']:8.1f}",
                 flush=True,
             )
+            for name, one in row.get("parts_1", {}).items():
+                many = row[f"parts_{seeds}"][name]
+                print(f"{'  ' + name:33}{one:11.2f}{many:13.2f}{many / one:7.1f}", flush=True)
         if len(own) > 1:
             first, last = own[0], own[-1]
             growth = math.log(last["ms_1"] / first["ms_1"]) / math.log(
