@@ -117,25 +117,29 @@ _LAPTOP = Config(
         ),
     ),
     metacontroller=MetacontrollerConfig(gate="hard", input_norm=True),
-    # Symmetric views keep places and directions out of the codes. The KL holds until codes name colours, then prunes
-    # switches; the tail, with the expert's ties drawn at random, sharpens codes and decoder (docs/results).
+    # The views keep places, directions and most of durations out of the codes. The KL holds until codes name colours,
+    # the best of four candidates goes on, the KL prunes its switches; the tail, with the expert's ties drawn at random,
+    # sharpens codes and decoder (docs/results).
     discover=DiscoverConfig(
-        steps=7500,
+        steps=11_000,
         batch_size=128,
         kl_weight=0.15,
-        kl_warmup_start=0.01,
-        kl_hold_steps=2500,
+        kl_warmup_start=0.005,
+        kl_hold_steps=3000,
         kl_warmup_steps=1500,
         tie_breaking="deterministic",
-        tail_steps=3000,
+        tail_steps=6000,
         tail_kl_weight=0.003,
         tail_tie_breaking="uniform",
         encoder_view="symmetric",
+        encoder_stretch=2,
+        candidates=4,
+        select_steps=3000,
         optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.03, grad_clip=1.0),
     ),
     # Wide exploration: on unseen transitions only codes larger than the expert's overrule the base model.
     reinforce=ReinforceConfig(
-        iterations=180,
+        iterations=250,
         batch_size=1024,
         epochs=2,
         minibatches=1,
@@ -146,7 +150,7 @@ _LAPTOP = Config(
     ),
     raw_action=ReinforceConfig(
         method="raw_action",
-        iterations=180,
+        iterations=250,
         batch_size=1024,
         epochs=2,
         minibatches=1,

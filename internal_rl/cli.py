@@ -349,11 +349,21 @@ def _render(args: Render) -> None:
 def _export(args: Export) -> None:
     from internal_rl.pipeline import load_params
     from internal_rl.runs.checkpoint import export_params
+    from internal_rl.runs.config_io import config_to_json
     from internal_rl.runs.run_dir import open_run
 
     run = open_run(args.run)
     _refuse_overwrite(args.output, args.overwrite)
-    metadata = {"stage": run.stage, "preset": run.config.name, "seed": run.config.seed}
+    own, preset = (
+        config_to_json(getattr(config, run.stage))
+        for config in (run.config, configs.get(run.config.name))
+    )
+    metadata = {
+        "stage": run.stage,
+        "preset": run.config.name,
+        "seed": run.config.seed,
+        "settings": {name: value for name, value in own.items() if value != preset[name]},
+    }
     export_params(args.output, load_params(run, args.seed_index), metadata)
     print(args.output)
 

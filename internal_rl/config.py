@@ -184,6 +184,8 @@ class DiscoverConfig:
     """What the encoder reads. same: the trajectory that is to be explained (paper). symmetric: the same trajectory with
     its grid turned or mirrored by one of the square's eight symmetries, drawn anew for every trajectory, so that codes
     can name objects but not places or directions. Not in the paper."""
+    encoder_end: bool = True
+    """Such a view ends with o_{T+1}, the observation that the last action led to."""
     encoder_stretch: int = 0
     """Above 0: the encoder reads the trajectory stretched to `encoder_stretch` × T tokens, every observation repeated
     at random, so that codes cannot name numbers of steps. At least 2. Not in the paper."""

@@ -24,7 +24,8 @@ from internal_rl.config import Config
 from internal_rl.errors import UserError
 from internal_rl.report import draw_episode, draw_switching, evaluate_run, policy_outcome
 from internal_rl.runs import plots
-from internal_rl.runs.config_io import config_to_json
+from internal_rl.runs.checkpoint import read_metadata
+from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, create, open_run, write_json
 from internal_rl.stages import evaluate
@@ -131,12 +132,21 @@ def _packaged_files(config: Config, stage: str) -> list[Traversable]:
 def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | None) -> RunDir:
     """A run directory around the weights that come with the package.
 
+    Its config says how they were made: where that was not by the preset's settings of the stage, `settings` in the JSON
+    beside them lists the fields that differ.
+
     Raises:
         UserError: there are none for this preset.
     """
     files = _packaged_files(config, stage)
     if not all(file.is_file() for file in files):
         raise UserError(f"no packaged {stage} weights for preset '{config.name}'; use --scratch")
+    with resources.as_file(files[1]) as description:
+        differing = read_metadata(description).get("settings", {})
+    if differing:
+        own = getattr(config, stage)
+        made = config_from_json(config_to_json(own) | differing, type(own), source=files[1].name)
+        config = replace(config, **{stage: made})
     parents = {} if parent is None else {"pretrain": parent}
     run = create(path, stage, config, parents=parents, overwrite=path.exists())
     (run.path / "weights").mkdir()

@@ -1,5 +1,6 @@
 """What a trained run is worth: evaluation as JSON, pictures of single episodes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def evaluate_run(
         result["steering"] = steering(config, world, load_base(run), seeds)
     elif run.stage == "discover":
         frozen = load_frozen(run)
+        # The encoder is to read what it read in training.
+        config = replace(config, discover=run.config.discover)
         result["prior_sampling"] = _summary(
             config, evaluate.evaluate_prior(config, world, frozen, seeds)
         )

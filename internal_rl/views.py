@@ -25,7 +25,7 @@ class EncoderView:
     """Trajectories as the encoder reads them, one per row."""
 
     obs: jax.Array
-    """[R, V, O]: o_1, …, o_{T+1}. The last one shows what the last action led to."""
+    """[R, V, O]: o_1, …, o_{T+1}. The last one shows what the last action led to; `encoder_end` tells if it is valid."""
     valid: jax.Array
     """[R, V], False on padding."""
     token: jax.Array
@@ -40,7 +40,7 @@ def encoder_view(
         return None
     key_symmetry, key_stretch = jax.random.split(key)
     rows, frames = trajectories.agent.shape
-    length = trajectories.length[:, None] + 1
+    length = trajectories.length[:, None] + int(cfg.encoder_end)
     time = jnp.broadcast_to(jnp.arange(frames, dtype=jnp.int32), (rows, frames))
     valid, token = time < length, time[:, :-1]
     if cfg.encoder_stretch:

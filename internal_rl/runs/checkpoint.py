@@ -161,13 +161,11 @@ def import_params(path: str | Path, template: StateT) -> tuple[StateT, dict[str,
     the template.
     """
     path = Path(path)
+    description = _read_sealed(path.with_suffix(".json"))
     try:
-        description = _unseal(path.with_suffix(".json").read_bytes())
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"weights {path} cannot be read: {error}") from None
-    if description is None:
-        raise UserError(f"{path.with_suffix('.json')}, which describes the weights, is damaged")
     if hashlib.sha256(data).hexdigest() != description["weights"]:
         raise UserError(f"weights {path} differ from the checksum in {path.stem}.json")
     found = load_file(str(path))
@@ -177,6 +175,21 @@ def import_params(path: str | Path, template: StateT) -> tuple[StateT, dict[str,
         jax.device_put(found[name], _abstract(leaf).sharding) for name, leaf in leaves.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(template), arrays), description["metadata"]
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `export_params` was given as `metadata`, from the JSON file at `path`. Raises `UserError` if it is damaged."""
+    return _read_sealed(path)["metadata"]
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    try:
+        content = _unseal(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}, which describes the weights, cannot be read: {error}") from None
+    if content is None:
+        raise UserError(f"{path}, which describes the weights, is damaged")
+    return content
 
 
 def _seal(content: dict[str, Any]) -> dict[str, Any]:

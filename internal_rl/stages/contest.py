@@ -52,10 +52,11 @@ def make_update(update_one: Update, select_steps: int) -> Callable:
         count = state.loss.shape[0]
         keys = jax.vmap(jax.random.fold_in, (None, 0))(state.key, jnp.arange(count))
 
-        def one(key, params, opt_state):
-            return update_one(TrainState(state.step, key, params, opt_state), frozen)
+        def one(candidate):
+            return update_one(TrainState(state.step, *candidate), frozen)
 
-        new, metrics = jax.vmap(one)(keys, state.params, state.opt_state)
+        # One after the other: batched products of small matrices cost a CPU twice as much.
+        new, metrics = jax.lax.map(one, (keys, state.params, state.opt_state))
         loss = MEMORY * state.loss + (1.0 - MEMORY) * metrics["loss"]
         loss = jnp.where(jnp.isnan(state.loss), metrics["loss"], loss)
         ahead = jnp.argmin(loss)

@@ -378,6 +378,7 @@ def test_export_writes_weights_that_come_back(runs, tmp_path, capsys):
     back, metadata = import_params(output, weights)
     assert_trees_equal(back, weights)
     assert metadata["stage"] == "discover"
+    assert metadata["settings"] == {}  # as the preset says
     assert "decoder/hidden/kernel" in load_file(output)
     before = contents(tmp_path)
     assert cli.main(command) == 2

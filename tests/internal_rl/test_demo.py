@@ -10,7 +10,8 @@ import pytest
 import configs
 from internal_rl import cli, demo, pipeline
 from internal_rl.runs import loop
-from internal_rl.runs.checkpoint import export_params
+from internal_rl.runs.checkpoint import export_params, read_metadata
+from internal_rl.runs.config_io import config_to_json
 from internal_rl.runs.run_dir import open_run
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import assert_trees_equal
@@ -111,6 +112,10 @@ def test_weights_in_the_package_fit_their_preset(preset, tmp_path):
     config = configs.get(preset)
     folder = resources.files("configs") / demo.PACKAGED_WEIGHTS / preset
     base = demo.import_packaged(config, "pretrain", tmp_path / "base", None)
-    demo.import_packaged(config, "discover", tmp_path / "meta", base)
+    meta = demo.import_packaged(config, "discover", tmp_path / "meta", base)
+    # The run says how its weights were made, not what the preset says by now.
+    with resources.as_file(folder / "discover.json") as description:
+        settings = read_metadata(description).get("settings", {})
+    assert config_to_json(meta.config.discover) == config_to_json(config.discover) | settings
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size <= 4 * 2**20

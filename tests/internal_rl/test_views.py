@@ -69,6 +69,19 @@ def test_a_symmetric_view_keeps_time_and_adds_the_last_observation(seen):
     assert 1 <= same.sum() <= 20
 
 
+@pytest.mark.parametrize("stretch", [0, 2])
+def test_a_view_without_the_last_observation(seen, stretch):
+    data = seen[0]
+    cfg = DiscoverConfig(encoder_view="symmetric", encoder_stretch=stretch, encoder_end=False)
+    view = jax.device_get(jax.jit(lambda key: encoder_view(key, world(), data, cfg))(KEY))
+    last = view.valid.sum(axis=1) - 1
+    for row in range(ROWS):
+        frame = view.obs[row, last[row]]
+        np.testing.assert_array_equal(frame, view.obs[row, view.token[row, data.length[row] - 1]])
+    if not stretch:
+        np.testing.assert_array_equal(last + 1, data.length)
+
+
 def test_a_stretched_view_repeats_every_observation_in_order(seen):
     data, plain, _, view = seen
     assert view.obs.shape[1] == 2 * world().horizon

@@ -44,7 +44,9 @@ def test_exact_map(method):
     mdp32 = mdp.astype(jnp.float32)
     counts = exact.outcome_counts(mdp32, table, encoding)
     w = np.asarray(exact.contribution_ratio(counts, table)) - 1.0
-    rows = {np.round(o, 4).tobytes(): i for i, o in enumerate(np.asarray(mdp.observations, np.float32))}
+    rows = {
+        np.round(o, 4).tobytes(): i for i, o in enumerate(np.asarray(mdp.observations, np.float32))
+    }
     total, count = np.zeros((3, 3)), np.zeros((3, 3))
     for key in jax.random.split(jax.random.fold_in(state.key, MEASUREMENT), EPISODES):
         episode = rollouts(built.world.env, built.world.params, acting, key, 12, 1)[0]
