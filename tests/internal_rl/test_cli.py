@@ -311,7 +311,8 @@ def test_flags_override_the_preset_and_the_parent(runs, tmp_path, monkeypatch):
     other = ["--preset", "gridworld-laptop"]
     steps = ["--discover.steps", "4", "--discover.tail-steps", "0"]
     logs = ["--runtime.log-every", "2", "--runtime.checkpoint-every", "4"]
-    rest = ["--run", "c", *other, *steps, *logs]
+    alone = ["--discover.candidates", "1", "--discover.select-steps", "0"]
+    rest = ["--run", "c", *other, *steps, *alone, *logs]
     code = cli.main(["discover", "--base", str(runs.base.path), *rest])
     assert code == 0
     config = pipeline.run_dir.open_run("c").config

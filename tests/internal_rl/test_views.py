@@ -71,7 +71,7 @@ def test_a_symmetric_view_keeps_time_and_adds_the_last_observation(seen):
 
 @pytest.mark.parametrize("stretch", [0, 2])
 def test_a_view_without_the_last_observation(seen, stretch):
-    data = seen[0]
+    data = jax.tree.map(jnp.asarray, seen[0])
     cfg = DiscoverConfig(encoder_view="symmetric", encoder_stretch=stretch, encoder_end=False)
     view = jax.device_get(jax.jit(lambda key: encoder_view(key, world(), data, cfg))(KEY))
     last = view.valid.sum(axis=1) - 1

@@ -47,7 +47,8 @@ def test_parts_add_up_to_the_estimator():
     def surrogate(params):
         weights = jax.vmap(lambda r: score_weights(ESTIMATORS["coala"], r, 3))(episodes.reward)
         weights = weights - weights.mean((0, 1), keepdims=True)
-        chosen = log_prob(POLICY.parallel(params, episodes.obs, None)[0], episodes.action)
+        logits = jax.vmap(lambda obs: POLICY.parallel(params, obs, None)[0])(episodes.obs)
+        chosen = log_prob(logits, episodes.action)
         return jnp.sum(weights * chosen) / weights.shape[0]
 
     parts = split_gradients(POLICY, params, episodes, ("coala",), GAME.episode_length)

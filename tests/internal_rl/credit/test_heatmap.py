@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.credit.train import MEASUREMENT, make_init
+from agents.credit.train import MEASUREMENT, TrainState, make_init
 from agents.credit.trajectory import rollouts
 from configs import credit as presets
 from envs.credit import exact
@@ -88,4 +88,4 @@ def test_map_of_a_run(tmp_path):
 def test_other_worlds_are_refused():
     config = presets.get("cocoa-smoke", "cocoa_reward")
     with pytest.raises(UserError, match=r"world\.kind is 'key_to_door'"):
-        contribution_map(config, None)  # pyright: ignore[reportArgumentType]
+        contribution_map(config, object.__new__(TrainState))

@@ -12,6 +12,7 @@ import pytest
 
 from agents.credit import sampled
 from internal_rl import cli
+from internal_rl.config import ReinforceConfig
 from internal_rl.errors import UserError
 from internal_rl.pipeline import _reinforce_stage, load_params
 from internal_rl.runs.logger import read_metrics
@@ -32,7 +33,7 @@ from tests.internal_rl.small import (
 )
 
 DISTRACTOR = 0.25
-WORLD = heldout_world(SMOKE.env, DISTRACTOR)
+WORLD = heldout_world(SMOKE.env, ReinforceConfig(distractor_reward=DISTRACTOR))
 
 
 @pytest.fixture(autouse=True)
