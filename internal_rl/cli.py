@@ -347,24 +347,12 @@ def _render(args: Render) -> None:
 
 
 def _export(args: Export) -> None:
-    from internal_rl.pipeline import load_params
-    from internal_rl.runs.checkpoint import export_params
-    from internal_rl.runs.config_io import config_to_json
+    from internal_rl.pipeline import export_run
     from internal_rl.runs.run_dir import open_run
 
     run = open_run(args.run)
     _refuse_overwrite(args.output, args.overwrite)
-    own, preset = (
-        config_to_json(getattr(config, run.stage))
-        for config in (run.config, configs.get(run.config.name))
-    )
-    metadata = {
-        "stage": run.stage,
-        "preset": run.config.name,
-        "seed": run.config.seed,
-        "settings": {name: value for name, value in own.items() if value != preset[name]},
-    }
-    export_params(args.output, load_params(run, args.seed_index), metadata)
+    export_run(run, args.output, args.seed_index)
     print(args.output)
 
 

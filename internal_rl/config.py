@@ -188,7 +188,7 @@ class DiscoverConfig:
     """Such a view ends with o_{T+1}, the observation that the last action led to."""
     encoder_stretch: int = 0
     """Above 0: the encoder reads the trajectory stretched to `encoder_stretch` × T tokens, every observation repeated
-    at random, so that codes cannot name numbers of steps. At least 2. Not in the paper."""
+    at random, so that codes can hardly name numbers of steps. At least 2. Not in the paper."""
     candidates: int = 1
     """Metacontrollers that train side by side in one run, of which the best goes on. Not in the paper."""
     select_steps: int = 0

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+import configs
 from internal_rl.config import Config
 from internal_rl.errors import UserError
 from internal_rl.networks import Params, base_network
 from internal_rl.runs import loop, run_dir
-from internal_rl.runs.checkpoint import Checkpoints, import_params
+from internal_rl.runs.checkpoint import Checkpoints, export_params, import_params
+from internal_rl.runs.config_io import config_to_json
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.stages import contest, discover, pretrain, reinforce, reinforce_credit
 from internal_rl.validate import validate
@@ -146,13 +149,37 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
         checkpoints = Checkpoints(run, config.runtime.keep_checkpoints)
         if checkpoints.latest_step() is None:
             raise UserError(f"{run.path}: no checkpoint yet; run the stage to its end first")
-        params = checkpoints.restore_latest(template)[1].params
+        state = checkpoints.restore_latest(template)[1]
+        if contested and np.min(state.step) < config.discover.select_steps:
+            raise UserError(
+                f"{run.path}: its candidates are not compared before step "
+                f"{config.discover.select_steps}; go on with the run first"
+            )
+        params = state.params
         checkpoints.close()
     if contested:
         params = jax.vmap(contest.winner_of)(params) if seeds > 1 else contest.winner_of(params)
     if seed is None:
         return params if seeds > 1 else jax.tree.map(lambda x: x[None], params)
     return jax.tree.map(lambda x: x[seed], params) if seeds > 1 else params
+
+
+def export_run(run: RunDir, path: Path, seed: int = 0) -> None:
+    """Weights of one seed as `path` (safetensors); the JSON beside it says how they were made.
+
+    Its `settings` are the fields of the stage's config that differ from the preset's.
+    """
+    own, preset = (
+        config_to_json(getattr(config, run.stage))
+        for config in (run.config, configs.get(run.config.name))
+    )
+    metadata = {
+        "stage": run.stage,
+        "preset": run.config.name,
+        "seed": run.config.seed,
+        "settings": {name: value for name, value in own.items() if value != preset[name]},
+    }
+    export_params(path, load_params(run, seed), metadata)
 
 
 def load_base(run: RunDir, seed: int = 0) -> Params:
@@ -238,9 +265,13 @@ def _open(
         # A broken parent is reported before anything is made or overwritten.
         load_params(parent, parent_seed)
         env = replace(parent.config.env, heldout_tasks=config.env.heldout_tasks)
-        config = replace(config, env=env, model=parent.config.model)
-        if name == "discover":
-            config = replace(config, metacontroller=parent.config.metacontroller)
+        # What a run builds on is recorded as it was made, not as the config at hand would make it.
+        made = (
+            "model",
+            "pretrain",
+            *(("metacontroller", "discover") if name == "discover" else ()),
+        )
+        config = replace(config, env=env, **{part: getattr(parent.config, part) for part in made})
     validate(config)
     run = run_dir.create(
         path,

@@ -2,8 +2,8 @@
 
 The encoder knows the future, so it can describe a sub-goal by anything that gives it away: the place it lies at, the
 direction, the number of steps until it is reached. On known tasks all of these lower the loss; on unknown ones only a
-code of the object itself is of use. A view hides what is not to be coded: `symmetric` places and directions,
-`encoder_stretch` durations.
+code of the object itself is of use. A view hides what is not to be coded: `symmetric` places and directions;
+`encoder_stretch` blurs durations.
 
 Letters: R rows, T horizon, V tokens of the view, O observation size.
 """

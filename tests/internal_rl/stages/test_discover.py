@@ -10,6 +10,7 @@ from scipy import special
 from internal_rl import pipeline
 from internal_rl.config import DiscoverConfig
 from internal_rl.data import padded_batch
+from internal_rl.errors import UserError
 from internal_rl.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import export_params
@@ -228,3 +229,12 @@ def test_a_contest_is_one_run_with_one_result(runs, tmp_path):
     imported = create(tmp_path / "imported", "discover", CONTEST, parents={"pretrain": runs.base})
     export_params(imported.path / "weights" / "discover.safetensors", params, {})
     assert_trees_equal(load_params(imported), params)
+
+
+def test_a_contest_that_is_not_decided_has_no_result(runs, tmp_path, monkeypatch):
+    original = pipeline.loop.run
+    halted = lambda *args, **kw: original(*args, **(kw | {"total_steps": 2}))  # noqa: E731
+    monkeypatch.setattr(pipeline.loop, "run", halted)
+    saved = pipeline.run_discover(CONTEST, tmp_path / "run", runs.base, progress=False)
+    with pytest.raises(UserError, match=r"candidates are not compared before step 4"):
+        load_params(saved)
