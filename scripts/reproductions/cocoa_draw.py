@@ -134,3 +134,24 @@ def save(figure: Figure, output: Path, rows: dict[str, Any]) -> None:
     write_json(output.with_suffix(".json"), rows)
     print(json.dumps(rows, indent=2))
     print(output.with_suffix(".png"))
+
+
+def draw_fig4c(maps: dict[str, np.ndarray], title: str, output: Path) -> None:
+    figure = Figure(figsize=(4.2 * len(maps), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (method, found) in zip(panels, maps.items(), strict=True):
+        axes.imshow(found, vmin=0, vmax=1, cmap="viridis")
+        axes.set(title=method, xlabel="context of the answer", ylabel="context of the query")
+    figure.colorbar(panels[-1].images[0], ax=list(panels), label="contribution, rows sum to 1")
+    figure.suptitle(title, fontsize="medium")
+    rows = {
+        method: {"map": found.tolist(), **off_diagonal(found)} for method, found in maps.items()
+    }
+    save(figure, output, {"title": title, **rows})
+
+
+def off_diagonal(found: np.ndarray) -> dict[str, float]:
+    """Mean share that a query's own answer and any other answer get."""
+    size = len(found)
+    own = float(np.trace(found) / size)
+    return {"own answer": own, "each other answer": (1.0 - own) / max(size - 1, 1)}
