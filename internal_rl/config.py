@@ -83,7 +83,9 @@ class OptimizerConfig:
     b2: float = 0.999
     """AdamW β2."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: decays to a twentieth of the peak over the stage's steps."""
+    """cosine: decays to a twentieth of the peak, over the last `decay_steps` gradient steps of the stage."""
+    decay_steps: int = 0
+    """Length of the cosine decay, at most what the warm-up leaves; 0: all of that."""
     warmup_steps: int = 0
     """Linear warm-up from zero."""
     grad_clip: float = 0.0

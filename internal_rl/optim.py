@@ -9,23 +9,30 @@ from internal_rl.nn import decay_mask
 
 def make_optimizer(cfg: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """AdamW with optional warm-up, cosine decay and clipping; weight decay skips biases, norms and the RG-LRU's a."""
-    rate: optax.Schedule | float = cfg.learning_rate
-    if cfg.schedule == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0 if cfg.warmup_steps else cfg.learning_rate,
-            cfg.learning_rate,
-            cfg.warmup_steps,
-            max(steps, cfg.warmup_steps + 1),
-            end_value=cfg.learning_rate / 20,
-        )
-    elif cfg.warmup_steps:
-        rate = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
     adamw = _standard_promotion(
-        optax.adamw(rate, b1=cfg.b1, b2=cfg.b2, weight_decay=cfg.weight_decay, mask=decay_mask)
+        optax.adamw(
+            learning_rate(cfg, steps),
+            b1=cfg.b1,
+            b2=cfg.b2,
+            weight_decay=cfg.weight_decay,
+            mask=decay_mask,
+        )
     )
     if cfg.grad_clip > 0:
         return optax.chain(optax.clip_by_global_norm(cfg.grad_clip), adamw)
     return adamw
+
+
+def learning_rate(cfg: OptimizerConfig, steps: int) -> optax.Schedule | float:
+    """Learning rate of a stage of `steps` steps: linear warm-up, then constant, then (cosine) the decay."""
+    rate = optax.constant_schedule(cfg.learning_rate)
+    if cfg.warmup_steps:
+        rate = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
+    if cfg.schedule == "constant":
+        return rate if cfg.warmup_steps else cfg.learning_rate
+    start = max(cfg.warmup_steps, steps - cfg.decay_steps if cfg.decay_steps else 0)
+    decay = optax.cosine_decay_schedule(cfg.learning_rate, max(steps - start, 1), alpha=1 / 20)
+    return optax.join_schedules([rate, decay], [start])
 
 
 def _standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -150,8 +150,10 @@ def _check_model(config: Config) -> None:
 
 def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
     _check(config, f"{name}.learning_rate", cfg.learning_rate > 0, "above 0")
-    for field in ("weight_decay", "warmup_steps", "grad_clip"):
+    for field in ("weight_decay", "warmup_steps", "decay_steps", "grad_clip"):
         _check(config, f"{name}.{field}", getattr(cfg, field) >= 0, "at least 0")
+    decays = cfg.schedule == "cosine" or not cfg.decay_steps
+    _check(config, f"{name}.decay_steps", decays, "0 unless schedule is 'cosine'")
     for field in ("b1", "b2"):
         _check(config, f"{name}.{field}", 0 <= getattr(cfg, field) < 1, "in [0, 1)")
 

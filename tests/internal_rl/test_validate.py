@@ -48,6 +48,7 @@ def changed(path, value):
         ("pretrain.epsilon", 1.0, r"pretrain.epsilon is 1.0; allowed: in \[0, 1\)"),
         ("pretrain.optimizer.learning_rate", 0.0, "pretrain.optimizer.learning_rate is 0.0"),
         ("discover.optimizer.b2", 1.0, r"discover.optimizer.b2 is 1.0; allowed: in \[0, 1\)"),
+        ("discover.optimizer.decay_steps", 10, "decay_steps is 10; allowed: 0 unless schedule is"),
         ("discover.kl_weight", -0.1, "discover.kl_weight is -0.1; allowed: at least 0"),
         ("discover.kl_weight", float("nan"), "discover.kl_weight is nan; allowed: a finite"),
         ("discover.candidates", 0, "candidates is 0; allowed: at least 1"),

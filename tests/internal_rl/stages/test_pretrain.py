@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,6 +76,13 @@ def test_optimizer_schedules():
     np.testing.assert_allclose(
         bias[[0, 1, 2, 6, 10, 11]], [0, 0.05, 0.1, half, 0.005, 0.005], rtol=1e-3, atol=1e-6
     )
+    late = dataclasses.replace(cosine, decay_steps=4)
+    bias, _ = rates(late, 10, 12)
+    np.testing.assert_allclose(
+        bias[[0, 1, 2, 6, 8, 10, 11]], [0, 0.05, 0.1, 0.1, half, 0.005, 0.005], rtol=1e-3, atol=1e-6
+    )
+    longer_than_the_stage = dataclasses.replace(cosine, decay_steps=100)
+    np.testing.assert_allclose(rates(longer_than_the_stage, 10, 12), rates(cosine, 10, 12))
     warm = OptimizerConfig(learning_rate=0.1, weight_decay=0.0, warmup_steps=4)
     bias, _ = rates(warm, 10, 6)
     np.testing.assert_allclose(bias, [0, 0.025, 0.05, 0.075, 0.1, 0.1], rtol=1e-3, atol=1e-6)
