@@ -104,7 +104,7 @@ _LAPTOP = Config(
         init_scale=1.0,
     ),
     pretrain=PretrainConfig(
-        steps=30_000,
+        steps=60_000,
         batch_size=64,
         packing=True,
         obs_loss_weight=0.01,
@@ -130,6 +130,7 @@ _LAPTOP = Config(
         tie_breaking="deterministic",
         tail_steps=6000,
         tail_kl_weight=0.003,
+        tail_kl_decay_steps=3000,
         tail_tie_breaking="uniform",
         encoder_view="symmetric",
         encoder_stretch=2,

@@ -6,7 +6,6 @@ Each command is a dataclass (its fields are the flags, its docstring the help) a
 
 import dataclasses
 import importlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,26 +26,11 @@ from internal_rl.config import (
     RuntimeConfig,
 )
 from internal_rl.errors import UserError, nearest
+from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
 
 DEFAULT_PRESET = "gridworld-laptop"
 FAMILIES = {"credit": "internal_rl.credit.cli", "social": "internal_rl.social.cli"}
 """Commands with commands of their own: modules with `main(argv) -> exit code`, `parse(name, argv)` and `COMMANDS`."""
-
-
-@dataclass
-class RunFlags:
-    """Flags of every stage that trains."""
-
-    run: Path
-    """Run directory to make."""
-    resume: bool = False
-    """Go on from the newest checkpoint of --run, with the config it was started with."""
-    overwrite: bool = False
-    """Replace an existing run directory."""
-    seeds: int = 1
-    """Independent seeds, trained at once (vmapped)."""
-    progress: bool = True
-    """Show a progress bar."""
 
 
 @dataclass
@@ -139,7 +123,7 @@ class Export:
     run: Path
     """Run of any stage."""
     output: Path
-    """Safetensors file to write."""
+    """Safetensors file to write; its description goes beside it, with suffix .json."""
     seed_index: int = 0
     """Which seed of the run."""
     overwrite: bool = False
@@ -221,37 +205,26 @@ def _usage() -> str:
     return "\n".join([*lines, "", f"presets: {', '.join(configs.names())}"])
 
 
-def _flag(argv: Sequence[str], name: str) -> str | None:
-    """Value of --name in argv, before tyro sees it: it decides on the defaults of all other flags."""
-    for i, word in enumerate(argv):
-        if word == f"--{name}" and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"--{name}="):
-            return word.partition("=")[2]
-    return None
-
-
 def _defaults(command: type, argv: Sequence[str]):
     """A command's defaults: fields of the named preset, or of the run that it builds on."""
     if "--help" in argv or "-h" in argv:
-        config = configs.get(_flag(argv, "preset") or DEFAULT_PRESET)
+        config = configs.get(flag(argv, "preset") or DEFAULT_PRESET)
     elif command in (Discover, Reinforce, Evaluate):
         from internal_rl.runs.run_dir import open_run
 
-        flag = {Discover: "base", Reinforce: "parent", Evaluate: "run"}[command]
-        parent = _flag(argv, flag)
-        resumed = "--resume" in argv and _flag(argv, "run")
-        source = _flag(argv, "run") if resumed else parent
+        name = {Discover: "base", Reinforce: "parent", Evaluate: "run"}[command]
+        resumed = "--resume" in argv and flag(argv, "run")
+        source = flag(argv, "run") if resumed else flag(argv, name)
         if source is None:
             raise UserError(
-                f"--{flag} is missing; internal-rl {command.__name__.lower()} needs the run directory it builds on"
+                f"--{name} is missing; internal-rl {command.__name__.lower()} needs the run directory it builds on"
             )
-        preset = _flag(argv, "preset")
+        preset = flag(argv, "preset")
         config = configs.get(preset) if preset else open_run(source).config
-        if _flag(argv, "reinforce.method") == "raw_action":
+        if not resumed and flag(argv, "reinforce.method") == "raw_action":
             config = dataclasses.replace(config, reinforce=config.raw_action)
     else:
-        config = configs.get(_flag(argv, "preset") or DEFAULT_PRESET)
+        config = configs.get(flag(argv, "preset") or DEFAULT_PRESET)
     required = {"run": tyro.MISSING, "output": tyro.MISSING}
     values = {}
     for f in dataclasses.fields(command):
@@ -269,7 +242,8 @@ def _pretrain(args: Pretrain) -> None:
         configs.get(args.preset),
         **{name: getattr(args, name) for name in ("seed", "env", "model", "pretrain", "runtime")},
     )
-    run = run_pretrain(config, args.run, **_run_flags(args))
+    check_resumed(args, config, configs.get(args.preset))
+    run = run_pretrain(config, args.run, **run_flags(args))
     print(f"pretrain: done, in {run.path}")
 
 
@@ -278,14 +252,17 @@ def _discover(args: Discover) -> None:
     from internal_rl.runs.run_dir import open_run
 
     if args.resume:
-        base = open_run(args.run, "discover").parent("pretrain")
+        run = open_run(args.run, "discover")
+        base, config = run.parent("pretrain"), run.config
     else:
         base = open_run(args.base, "pretrain")
+        config = base.config
     config = dataclasses.replace(
-        base.config,
+        config,
         **{n: getattr(args, n) for n in ("seed", "metacontroller", "discover", "runtime")},
     )
-    run = run_discover(config, args.run, base, base_seed=args.base_seed, **_run_flags(args))
+    check_resumed(args, config)
+    run = run_discover(config, args.run, base, base_seed=args.base_seed, **run_flags(args))
     print(f"discover: done, in {run.path}")
 
 
@@ -293,16 +270,17 @@ def _reinforce(args: Reinforce) -> None:
     from internal_rl.pipeline import run_reinforce
     from internal_rl.runs.run_dir import open_run
 
-    internal = args.reinforce.method == "internal"
-    stage = "discover" if internal else "pretrain"
     if args.resume:
-        parent = open_run(args.run, "reinforce")
-        stage = "discover" if parent.config.reinforce.method == "internal" else "pretrain"
-        parent = parent.parent(stage)
+        run = open_run(args.run, "reinforce")
+        config = run.config
+        stage = "discover" if config.reinforce.method == "internal" else "pretrain"
+        parent = run.parent(stage)
     else:
+        stage = "discover" if args.reinforce.method == "internal" else "pretrain"
         parent = open_run(args.parent, stage)
+        config = parent.config
     config = dataclasses.replace(
-        parent.config, **{n: getattr(args, n) for n in ("seed", "reinforce", "runtime")}
+        config, **{n: getattr(args, n) for n in ("seed", "reinforce", "runtime")}
     )
     if args.credit is not None:
         credit = dataclasses.replace(args.reinforce.credit, method=args.credit)
@@ -311,27 +289,27 @@ def _reinforce(args: Reinforce) -> None:
     if args.heldout_tasks:
         env = dataclasses.replace(config.env, heldout_tasks=args.heldout_tasks)
         config = dataclasses.replace(config, env=env)
-    run = run_reinforce(config, args.run, parent, parent_seed=args.parent_seed, **_run_flags(args))
+    check_resumed(args, config)
+    run = run_reinforce(config, args.run, parent, parent_seed=args.parent_seed, **run_flags(args))
     print(f"reinforce: done, in {run.path}")
 
 
 def _evaluate(args: Evaluate) -> None:
     from internal_rl.report import evaluate_run
-    from internal_rl.runs.run_dir import open_run, write_json
+    from internal_rl.runs.run_dir import open_run
     from internal_rl.validate import validate
 
     run = open_run(args.run)
     output = args.output or run.path / "evaluation.json"
-    _refuse_overwrite(output, args.overwrite)
+    check_output(output, args.overwrite)
     if args.seeds < 1:
         raise UserError(f"seeds is {args.seeds}; allowed: at least 1")
     tasks = args.tasks or run.config.env.heldout_tasks
     env = dataclasses.replace(run.config.env, heldout_tasks=tasks)
     config = dataclasses.replace(run.config, env=env, evaluate=args.evaluate)
-    validate(config)
+    validate(config, run.stage)
     result = evaluate_run(run, config, tasks, args.seeds)
-    write_json(output, result)
-    print(json.dumps(result, indent=2))
+    report(result, output)
 
 
 def _render(args: Render) -> None:
@@ -341,7 +319,7 @@ def _render(args: Render) -> None:
     run = open_run(args.run)
     folder = args.output or run.figures_dir
     for name in ("episode.gif", "switching.png"):
-        _refuse_overwrite(folder / name, args.overwrite)
+        check_output(folder / name, args.overwrite)
     for path in render_run(run, folder, seed=args.seed):
         print(path)
 
@@ -351,7 +329,12 @@ def _export(args: Export) -> None:
     from internal_rl.runs.run_dir import open_run
 
     run = open_run(args.run)
-    _refuse_overwrite(args.output, args.overwrite)
+    if args.output.suffix == ".json":
+        raise UserError(
+            f"output is {args.output}; allowed: another suffix, since .json is for the description beside the weights"
+        )
+    for file in (args.output, args.output.with_suffix(".json")):
+        check_output(file, args.overwrite)
     export_run(run, args.output, args.seed_index)
     print(args.output)
 
@@ -368,16 +351,6 @@ def _demo(args: Demo) -> None:
         overwrite=args.overwrite,
         progress=args.progress,
     )
-
-
-def _run_flags(args: RunFlags) -> dict:
-    names = ("seeds", "resume", "overwrite", "progress")
-    return {name: getattr(args, name) for name in names}
-
-
-def _refuse_overwrite(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; choose another name, or pass --overwrite to replace it")
 
 
 _COMMANDS: dict[str, tuple[type, Callable]] = {

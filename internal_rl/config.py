@@ -173,6 +173,8 @@ class DiscoverConfig:
     the paper."""
     tail_kl_weight: float = 0.0
     """α in the last `tail_steps`; a low one makes codes exact, and strong enough to overrule the base model."""
+    tail_kl_decay_steps: int = 0
+    """Steps at the beginning of the tail over which α falls geometrically from `kl_weight`; 0: at once."""
     tail_tie_breaking: Literal["uniform", "deterministic"] = "uniform"
     """`tie_breaking` in the last `tail_steps`."""
     obs_loss_weight: float = 0.0

@@ -27,6 +27,7 @@ from internal_rl.runs import plots
 from internal_rl.runs.checkpoint import read_metadata
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.loop import timing_totals
 from internal_rl.runs.run_dir import RunDir, create, open_run, write_json
 from internal_rl.stages import evaluate
 from internal_rl.validate import validate
@@ -66,10 +67,11 @@ def run_demo(
         path = folder / name
         if log["seconds"].get(name) is not None:
             return open_run(path)
-        started = time.perf_counter()
-        result = run(path, path.exists())
-        # An interrupted sitting's seconds are in the run's own timing.jsonl; this counts the last one.
+        resumed, started = path.exists(), time.perf_counter()
+        result = run(path, resumed)
         log["seconds"][name] = time.perf_counter() - started
+        if resumed:  # its own log knows the sittings before this one, too
+            log["seconds"][name] = sum(timing_totals(result).values())
         write_json(folder / "demo.json", log)
         return result
 

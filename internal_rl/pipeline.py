@@ -4,6 +4,7 @@ Each `run_*` validates, makes (or reopens) the run directory, trains to the end 
 leading seed axis only if the run has several seeds.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,9 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
 
     Raises:
         UserError: no checkpoint, or no such seed.
+
+    Warns:
+        UserWarning: the checkpoint is not that of the last step.
     """
     config, seeds = run.config, run.info["num_seeds"]
     if seed is not None and not 0 <= seed < seeds:
@@ -155,6 +159,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
                 f"{run.path}: its candidates are not compared before step "
                 f"{config.discover.select_steps}; go on with the run first"
             )
+        _warn_unfinished(run, config, int(np.min(state.step)))
         params = state.params
         checkpoints.close()
     if contested:
@@ -162,6 +167,16 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     if seed is None:
         return params if seeds > 1 else jax.tree.map(lambda x: x[None], params)
     return jax.tree.map(lambda x: x[seed], params) if seeds > 1 else params
+
+
+def _warn_unfinished(run: RunDir, config: Config, step: int) -> None:
+    total = {
+        "pretrain": config.pretrain.steps,
+        "discover": config.discover.steps,
+        "reinforce": config.reinforce.iterations,
+    }[run.stage]
+    if step < total:
+        warnings.warn(f"{run.path}: weights of step {step} of {total}", stacklevel=3)
 
 
 def export_run(run: RunDir, path: Path, seed: int = 0) -> None:
@@ -272,7 +287,7 @@ def _open(
             *(("metacontroller", "discover") if name == "discover" else ()),
         )
         config = replace(config, env=env, **{part: getattr(parent.config, part) for part in made})
-    validate(config)
+    validate(config, stage)
     run = run_dir.create(
         path,
         stage,

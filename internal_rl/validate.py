@@ -35,6 +35,7 @@ _AT_LEAST_ZERO = (
         "discover.kl_warmup_start",
         "discover.tail_steps",
         "discover.tail_kl_weight",
+        "discover.tail_kl_decay_steps",
     ),
     "discover.obs_loss_weight",
 )
@@ -43,9 +44,9 @@ _AT_LEAST_ZERO = (
 _EMBEDDER_BLOCKS = 4
 
 
-def validate(config: Config) -> None:
+def validate(config: Config, stage: str = "") -> None:
     """Raise `UserError` naming field, value and what is allowed if the pipeline cannot run with
-    `config`."""
+    `config`; with `stage`, step counts of the other stages do not matter."""
     # The strict reader checks types, choices and nothing else; it also sees configs made in Python.
     config_from_json(config_to_json(config), type(config), source="config")
     _check_finite(config, "")
@@ -56,14 +57,14 @@ def validate(config: Config) -> None:
     _check(config, "seed", config.seed < 2**32, "at most 4294967295 (32 bits)")
     _check_env(config.env)
     _check_model(config)
-    for stage in ("pretrain", "discover", "reinforce", "raw_action"):
-        _check_optimizer(config, f"{stage}.optimizer", getattr(config, stage).optimizer)
+    for part in ("pretrain", "discover", "reinforce", "raw_action"):
+        _check_optimizer(config, f"{part}.optimizer", getattr(config, part).optimizer)
     _check(config, "pretrain.epsilon", 0 <= config.pretrain.epsilon < 1, "in [0, 1)")
     for name in ("reinforce", "raw_action"):
         _check_reinforce(config, name, getattr(config, name))
     is_raw = config.raw_action.method == "raw_action"
     _check(config, "raw_action.method", is_raw, "'raw_action'")
-    check_runtime(config, config.runtime)
+    check_runtime(config, config.runtime, stage)
     found = config.discover
     _check(config, "discover.candidates", found.candidates >= 1, "at least 1")
     decided = (
@@ -83,14 +84,18 @@ def validate(config: Config) -> None:
         "at most what hold and warm-up leave of discover.steps "
         f"({max(0, config.discover.steps - schedule)})",
     )
+    if found.tail_steps:
+        falls = min(found.kl_weight, found.tail_kl_weight) > 0
+        most = found.tail_steps if falls else 0
+        allowed = f"at most discover.tail_steps ({most})" if falls else "0 unless both α are above 0"
+        _check(config, "discover.tail_kl_decay_steps", found.tail_kl_decay_steps <= most, allowed)
 
 
-def check_runtime(config: Config, runtime: RuntimeConfig) -> None:
-    """Raise `UserError` unless every stage's steps and the checkpoints fall on logs."""
-    check_steps("pretrain.steps", config.pretrain.steps, runtime)
-    check_steps("discover.steps", config.discover.steps, runtime)
-    check_steps("reinforce.iterations", config.reinforce.iterations, runtime)
-    check_steps("raw_action.iterations", config.raw_action.iterations, runtime)
+def check_runtime(config: Config, runtime: RuntimeConfig, stage: str = "") -> None:
+    """Raise `UserError` unless the steps of `stage` (without one: of all) and the checkpoints fall on logs."""
+    for name in (stage,) if stage else ("pretrain", "discover", "reinforce", "raw_action"):
+        count = "steps" if name in ("pretrain", "discover") else "iterations"
+        check_steps(f"{name}.{count}", getattr(getattr(config, name), count), runtime)
 
 
 def _check_env(cfg: EnvConfig) -> None:

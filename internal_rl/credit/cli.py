@@ -5,7 +5,6 @@ that were tuned for it, and further flags change single fields.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +14,10 @@ import tyro
 
 from agents.credit import CreditConfig, TrainConfig
 from configs import credit as presets
-from internal_rl.cli import RunFlags
 from internal_rl.config import RuntimeConfig
 from internal_rl.credit.config import CreditRunConfig, ShadowConfig, WorldConfig
-from internal_rl.errors import UserError
 from internal_rl.family import run_family
+from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
 
 DEFAULT_PRESET = "cocoa-length-23"
 
@@ -95,11 +93,9 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(name: str, argv: Sequence[str]) -> Choice:
     """Flags of one command, with the defaults of the named preset and method."""
-    from internal_rl.cli import _flag
-
     command, _ = COMMANDS[name]
-    preset = _flag(argv, "preset") or ("cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET)
-    method, model = _flag(argv, "method"), _flag(argv, "model")
+    preset = flag(argv, "preset") or ("cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET)
+    method, model = flag(argv, "method"), flag(argv, "model")
     config = presets.get(preset, method, model)
     values = {
         f.name: getattr(config, f.name)
@@ -125,51 +121,41 @@ def resolve(args: Choice) -> CreditRunConfig:
     return dataclasses.replace(presets.PRESETS[args.preset], **chosen)
 
 
+def _config(args: _Run) -> CreditRunConfig:
+    config = resolve(args)
+    check_resumed(args, config, presets.get(args.preset))
+    return config
+
+
 def _train(args: Train) -> None:
     from internal_rl.credit.run import run_train
 
-    run = run_train(resolve(args), args.run, **_flags(args))
+    run = run_train(_config(args), args.run, **run_flags(args))
     print(f"credit train: done, in {run.path}")
 
 
 def _shadow(args: Shadow) -> None:
     from internal_rl.credit.run import run_shadow
 
-    run = run_shadow(resolve(args), args.run, **_flags(args))
+    run = run_shadow(_config(args), args.run, **run_flags(args))
     print(f"credit shadow: done, in {run.path}")
 
 
 def _variance(args: Variance) -> None:
     from internal_rl.credit.measure import variance_report
 
-    _report(
-        variance_report(resolve(args), args.methods, args.groups, uniform=args.uniform),
-        args.output,
-        args.overwrite,
-    )
+    if args.output is not None:
+        check_output(args.output, args.overwrite)
+    result = variance_report(resolve(args), args.methods, args.groups, uniform=args.uniform)
+    report(result, args.output)
 
 
 def _exact(args: Exact) -> None:
     from internal_rl.credit.measure import exact_report
 
-    _report(exact_report(resolve(args)), args.output, args.overwrite)
-
-
-def _report(result: dict, output: Path | None, overwrite: bool) -> None:
-    from internal_rl.runs.run_dir import write_json
-
-    if output is not None:
-        if output.exists() and not overwrite:
-            raise UserError(
-                f"{output} exists; choose another name, or pass --overwrite to replace it"
-            )
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, result)
-    print(json.dumps(result, indent=2))
-
-
-def _flags(args: _Run) -> dict:
-    return {n: getattr(args, n) for n in ("seeds", "resume", "overwrite", "progress")}
+    if args.output is not None:
+        check_output(args.output, args.overwrite)
+    report(exact_report(resolve(args)), args.output)
 
 
 COMMANDS: dict[str, tuple[type[Choice], Callable]] = {

@@ -61,7 +61,10 @@ def _decode_dataclass(value: Any, kind: Any, source: str, path: str) -> Any:
         raise UserError(f"{source}: unknown field(s) {', '.join(unknown)}")
     missing = [prefix + name for name in names if name not in value]
     if missing:
-        raise UserError(f"{source}: missing field(s) {', '.join(missing)}")
+        raise UserError(
+            f"{source}: missing field(s) {', '.join(missing)}; it was written by another version of internal-rl, "
+            "which can read it"
+        )
     hints = get_type_hints(kind)
     return kind(**{n: _decode(value[n], hints[n], source, prefix + n) for n in names})
 

@@ -105,7 +105,9 @@ class RunDir:
         """The resolved config as `cls`. Raises `UserError` naming unknown, missing or wrong
         fields."""
         file = self.path / "config.json"
-        return config_from_json(_read_json(file), cls, source=str(file))
+        commit = (self.info.get("git") or {}).get("commit")
+        made = f" (made at commit {commit[:12]})" if commit else ""
+        return config_from_json(_read_json(file), cls, source=f"{file}{made}")
 
     def parent(self, name: str, stage: str | None = None) -> "RunDir":
         """Open the parent run recorded as `name`. Raises `UserError` if there is none or it was
@@ -114,7 +116,12 @@ class RunDir:
         if name not in parents:
             known = ", ".join(sorted(parents)) or "none"
             raise UserError(f"{self.path}: no parent run '{name}' is recorded (recorded: {known})")
-        return open_run((self.path.resolve() / parents[name]["path"]).resolve(), stage or name)
+        path = (self.path.resolve() / parents[name]["path"]).resolve()
+        if not path.exists():
+            raise UserError(
+                f"{self.path} builds on run {path}, which does not exist; runs that belong together are moved together"
+            )
+        return open_run(path, stage or name)
 
     def set_status(self, status: Literal["running", "done"]) -> None:
         """Record in run.json that the run is going on or complete."""
@@ -155,7 +162,10 @@ def create(
     if occupied:
         _check_overwritable(path, overwrite, parents)
     info = _describe(path, stage, config, parents, parent_seed, num_seeds)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run directory {path} cannot be made: {error}") from None
     token = uuid.uuid4().hex[:8]
     fresh = path.parent / f".{path.name}.{token}.new"
     old = path.parent / f".{path.name}.{token}.old"

@@ -4,7 +4,6 @@ A preset (--preset) is a complete config; further flags change single fields.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,9 @@ from agents.learning_aware.analytic import AnalyticSettings
 from agents.learning_aware.population import PoolSettings
 from agents.learning_aware.predictive import PredictiveSettings
 from configs import social as presets
-from internal_rl.cli import RunFlags
 from internal_rl.config import RuntimeConfig
-from internal_rl.errors import UserError
 from internal_rl.family import run_family
+from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
 from internal_rl.social.config import (
     AnalyticConfig,
     EmbeddedConfig,
@@ -127,12 +125,10 @@ def main(argv: Sequence[str]) -> int:
 
 def parse(name: str, argv: Sequence[str]) -> Any:
     """Flags of one command, with the defaults of the named preset."""
-    from internal_rl.cli import _flag
-
     command, _ = COMMANDS[name]
     values: dict[str, Any] = {}
     if name in _KINDS:
-        chosen = _flag(argv, "preset") or command.preset
+        chosen = flag(argv, "preset") or command.preset
         config = presets.get(chosen, _KINDS[name])
         fields = (f.name for f in dataclasses.fields(command))
         values = {n: getattr(config, n) for n in fields if hasattr(config, n)} | {"preset": chosen}
@@ -155,24 +151,30 @@ def resolve(args: Train | Analytic | Embedded | Predictive) -> Any:
     return dataclasses.replace(presets.get(args.preset, kind), **chosen)
 
 
+def _config(args: Train | Analytic | Predictive) -> Any:
+    config = resolve(args)
+    check_resumed(args, config, presets.get(args.preset, type(config)))
+    return config
+
+
 def _train(args: Train) -> None:
     from internal_rl.social.pipeline import run_social
 
-    run = run_social(resolve(args), args.run, **_flags(args))
+    run = run_social(_config(args), args.run, **run_flags(args))
     print(f"social train: done, in {run.path}")
 
 
 def _analytic(args: Analytic) -> None:
     from internal_rl.social.pipeline import run_analytic
 
-    run = run_analytic(resolve(args), args.run, **_flags(args))
+    run = run_analytic(_config(args), args.run, **run_flags(args))
     print(f"social analytic: done, in {run.path}")
 
 
 def _predictive(args: Predictive) -> None:
     from internal_rl.social.pipeline import run_predictive
 
-    run = run_predictive(resolve(args), args.run, **_flags(args))
+    run = run_predictive(_config(args), args.run, **run_flags(args))
     print(f"social predictive: done, in {run.path}")
 
 
@@ -182,11 +184,11 @@ def _evaluate(args: Evaluate) -> None:
 
     run = open_run(args.run)
     output = args.output or run.path / "evaluation.json"
-    _refuse_overwrite(output, args.overwrite)
+    check_output(output, args.overwrite)
     result = evaluate_run(
         run, episodes=args.episodes, naive_updates=args.naive_updates, seed=args.seed
     )
-    _report(result, output)
+    report(result, output)
     for path in draw_run(run, result, run.figures_dir):
         print(path)
 
@@ -195,26 +197,8 @@ def _embedded(args: Embedded) -> None:
     from internal_rl.social.embedded import embedded_report
 
     if args.output is not None:
-        _refuse_overwrite(args.output, args.overwrite)
-    _report(embedded_report(resolve(args)), args.output)
-
-
-def _report(result: dict, output: Path | None) -> None:
-    from internal_rl.runs.run_dir import write_json
-
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(output, result)
-    print(json.dumps(result, indent=2))
-
-
-def _refuse_overwrite(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; choose another name, or pass --overwrite to replace it")
-
-
-def _flags(args: RunFlags) -> dict:
-    return {n: getattr(args, n) for n in ("seeds", "resume", "overwrite", "progress")}
+        check_output(args.output, args.overwrite)
+    report(embedded_report(resolve(args)), args.output)
 
 
 _KINDS: dict[str, type] = {

@@ -80,14 +80,19 @@ def discovery_loss(
 
 
 def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
-    """α at a step: constant (paper), or held low, then rising linearly over the warm-up, and low again in the tail."""
+    """α at a step: constant (paper), or held low, then rising over the warm-up, then falling to a low one in the tail."""
     weight = jnp.float32(cfg.kl_weight)
     if cfg.kl_warmup_steps:
         since = step.astype(jnp.float32) - cfg.kl_hold_steps
         progress = jnp.clip(since / cfg.kl_warmup_steps, 0.0, 1.0)
         weight *= cfg.kl_warmup_start + (1.0 - cfg.kl_warmup_start) * progress
     if cfg.tail_steps:
-        weight = jnp.where(step < cfg.steps - cfg.tail_steps, weight, cfg.tail_kl_weight)
+        since = step - (cfg.steps - cfg.tail_steps)
+        tail = jnp.float32(cfg.tail_kl_weight)
+        if cfg.tail_kl_decay_steps:
+            left = jnp.clip(1.0 - since.astype(jnp.float32) / cfg.tail_kl_decay_steps, 0.0, 1.0)
+            tail *= (cfg.kl_weight / cfg.tail_kl_weight) ** left
+        weight = jnp.where(since < 0, weight, tail)
     return weight
 
 

@@ -56,6 +56,8 @@ def changed(path, value):
         ("discover.encoder_stretch", 1, "encoder_stretch is 1; allowed: 0, or at least 2"),
         ("reinforce.distractor_steps", 0, "distractor_steps is 0; allowed: at least 1"),
         ("discover.tail_steps", 10**6, "tail_steps is 1000000; allowed: at most what hold"),
+        ("discover.tail_kl_decay_steps", 7000, r"allowed: at most discover.tail_steps \(6000\)"),
+        ("discover.tail_kl_weight", 0.0, "tail_kl_decay_steps is 3000; allowed: 0 unless both"),
         ("metacontroller.random_switch_rate", 1.5, "random_switch_rate is 1.5; allowed: 0 to 1"),
         ("discover.steps", 0, "discover.steps is 0; allowed: a positive multiple"),
         (

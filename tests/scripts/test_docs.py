@@ -13,6 +13,7 @@ import tyro
 
 import configs
 from internal_rl import cli
+from internal_rl.flags import flag
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,7 +66,7 @@ def test_command_lines_parse(words):
     if flags in (["--help"], ["-h"]):
         return
     command, _ = cli._COMMANDS[name]
-    preset = cli._flag(flags, "preset")
+    preset = flag(flags, "preset")
     if preset:
         configs.get(preset)
     # Asking for help's defaults opens no run directory; those in the examples do not exist here.
@@ -74,7 +75,7 @@ def test_command_lines_parse(words):
     if not getattr(args, "resume", False):
         for parent in ("base", "parent"):
             if hasattr(args, parent):
-                assert cli._flag(flags, parent), f"--{parent} is missing"
+                assert flag(flags, parent), f"--{parent} is missing"
 
 
 @pytest.mark.parametrize(

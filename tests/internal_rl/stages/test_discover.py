@@ -175,6 +175,9 @@ def test_kl_schedule():
     tail = dataclasses.replace(rising, steps=170, tail_steps=15, tail_kl_weight=0.25)
     steps, expected = (50, 100, 154, 155, 169), (0.2, 1.1, 2.0, 0.25, 0.25)
     np.testing.assert_allclose([weight(tail, step) for step in steps], expected, rtol=1e-6)
+    falling = dataclasses.replace(tail, tail_kl_decay_steps=9)
+    steps, expected = (100, 154, 155, 158, 161, 164, 169), (1.1, 2.0, 2.0, 1.0, 0.5, 0.25, 0.25)
+    np.testing.assert_allclose([weight(falling, step) for step in steps], expected, rtol=1e-6)
 
 
 CONTEST = changed(

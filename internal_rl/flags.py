@@ -1,0 +1,106 @@
+"""What the commands of all pillars share: flags of a training run, resuming, files that a command writes."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from internal_rl.errors import UserError
+
+
+@dataclass
+class RunFlags:
+    """Flags of every stage that trains."""
+
+    run: Path
+    """Run directory to make."""
+    resume: bool = False
+    """Go on from the newest checkpoint of --run, with the settings it was started with; others are refused."""
+    overwrite: bool = False
+    """Replace an existing run directory."""
+    seeds: int = 1
+    """Independent seeds, trained at once (vmapped)."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+def run_flags(args: RunFlags) -> dict[str, Any]:
+    """The flags that a `run_*` function takes besides config, path and parents."""
+    return {name: getattr(args, name) for name in ("seeds", "resume", "overwrite", "progress")}
+
+
+def flag(argv: Sequence[str], name: str) -> str | None:
+    """Value of --name in argv, before tyro sees it: it decides on the defaults of all other flags."""
+    for i, word in enumerate(argv):
+        if word == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def check_resumed(args: RunFlags, config: Any, default: Any = None) -> None:
+    """Refuse flags that a resumed run could only ignore.
+
+    Args:
+        args: the command's flags; nothing is checked without --resume.
+        config: config that they describe.
+        default: config without them; None where that is what --run was started with.
+
+    Raises:
+        UserError: a setting differs from its default and from what --run was started with.
+    """
+    if not args.resume:
+        return
+    from internal_rl.runs.run_dir import open_run
+
+    run = open_run(args.run)
+    started = dict(_leaves(run.load_config(type(config)), ""))
+    usual = started if default is None else dict(_leaves(default, ""))
+    changed = [
+        f"{name} is {value!r}; allowed with --resume: {started[name]!r}"
+        for name, value in _leaves(config, "")
+        if value not in (usual[name], started[name])
+    ]
+    if args.overwrite:
+        changed.append("overwrite is True; allowed with --resume: False")
+    if args.seeds not in (1, run.info["num_seeds"]):
+        changed.append(f"seeds is {args.seeds}; allowed with --resume: {run.info['num_seeds']}")
+    if changed:
+        raise UserError("; ".join(changed) + f". {run.path} goes on as it was started")
+
+
+def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Make sure, before any work, that a file can be written at `path`; folders above it are made.
+
+    Raises:
+        UserError: the file exists and `overwrite` is not set, or there is something else in the way.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; allowed: the name of a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; choose another name, or pass --overwrite to replace it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from None
+
+
+def report(result: Any, output: Path | None) -> None:
+    """Print a result as JSON and write it to `output`."""
+    from internal_rl.runs.run_dir import write_json
+
+    if output is not None:
+        write_json(output, result)
+    print(json.dumps(result, indent=2))
