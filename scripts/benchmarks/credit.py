@@ -126,7 +126,8 @@ def main(
         seeds: seeds that are vmapped in the second column.
         batches: training batches per repeat, in one program.
         repeats: the median of these is printed.
-        clock: cpu: processor time of all threads, for a machine that is busy with other things.
+        clock: cpu: processor time of all threads, for a machine that is busy with other things; with
+            two devices a ratio of 8 then stands for 4 at best.
         parts: also time the parts of a batch alone, on one device; each pays for its own start, so
             they sum to more than the batch.
         cpu_devices: that the seeds are split over on a CPU; by default as the presets do.
