@@ -148,7 +148,7 @@ def _shadow(length: int) -> CreditRunConfig:
             )
         ),
         # The repository measures every 5 batches.
-        runtime=RuntimeConfig(log_every=5, checkpoint_every=500, keep_checkpoints=1),
+        runtime=RuntimeConfig(log_every=5, checkpoint_every=500, keep_checkpoints=1, cpu_devices=2),
     )
 
 
@@ -163,11 +163,13 @@ def _perturbed(length: int) -> CreditRunConfig:
             perturbations=PERTURBATIONS,
         ),
         # Exact models have no memory, so their number of measurements is all that matters.
-        runtime=RuntimeConfig(log_every=50, checkpoint_every=500, keep_checkpoints=1),
+        runtime=RuntimeConfig(
+            log_every=50, checkpoint_every=500, keep_checkpoints=1, cpu_devices=2
+        ),
     )
 
 
-_RUNTIME = RuntimeConfig(log_every=100, checkpoint_every=1000, keep_checkpoints=1)
+_RUNTIME = RuntimeConfig(log_every=100, checkpoint_every=1000, keep_checkpoints=1, cpu_devices=2)
 _LENGTH_103 = _key_to_door(103)
 _SMOKE = CreditRunConfig(
     name="cocoa-smoke",
@@ -178,7 +180,7 @@ _SMOKE = CreditRunConfig(
     ),
     train=TrainConfig(batches=20, entropy=0.03, eval_episodes=32, policy_width=16),
     shadow=ShadowConfig(methods=("reinforce", "q_critic", "cocoa_reward")),
-    runtime=RuntimeConfig(log_every=10, checkpoint_every=10, keep_checkpoints=1),
+    runtime=RuntimeConfig(log_every=10, checkpoint_every=10, keep_checkpoints=1, cpu_devices=2),
 )
 _SMOKE_CREDIT = {
     "hindsight_width": 16,
@@ -206,7 +208,9 @@ PRESETS: dict[str, CreditRunConfig] = {
                 key_to_door=KeyToDoorConfig(length=43, ignore_door=True, treasure_after=(-0.2,))
             ),
             train=TrainConfig(batches=70_000, switch_at=60_000, entropy=0.03),
-            runtime=RuntimeConfig(log_every=10, checkpoint_every=1000, keep_checkpoints=1),
+            runtime=RuntimeConfig(
+                log_every=10, checkpoint_every=1000, keep_checkpoints=1, cpu_devices=2
+            ),
         ),
         CreditRunConfig(
             name="cocoa-interleaving",

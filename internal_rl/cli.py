@@ -4,6 +4,9 @@ Each command is a dataclass (its fields are the flags, its docstring the help) a
 `internal_rl.demo` or `internal_rl.report`. A mistake of the user's ends in one line on stderr and exit code 2.
 """
 
+import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
+
+# isort: split
 import dataclasses
 import importlib
 import sys

@@ -260,7 +260,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Logging and checkpoints; none of these changes a result."""
+    """Logging, checkpoints and devices; none of these changes a result by more than rounding."""
 
     log_every: int = 100
     """Steps inside one compiled chunk; metrics are averaged over it and logged once."""
@@ -268,6 +268,9 @@ class RuntimeConfig:
     """Steps between checkpoints; a multiple of log_every."""
     keep_checkpoints: int = 2
     """Checkpoints kept; older ones are deleted."""
+    cpu_devices: int = 1
+    """CPU devices that several seeds are split over (on other backends: all there are), as far as JAX has so many and
+    they divide the seeds. Useful up to the number of cores; another number may change the last bits of results."""
 
 
 @dataclass(frozen=True)

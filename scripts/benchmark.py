@@ -3,6 +3,9 @@
 Each sub-command is the function `main` of one module in scripts/benchmarks/.
 """
 
+import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
+
+# isort: split
 import tyro
 from benchmarks import credit, env, social, stages
 

@@ -4,6 +4,9 @@ Each sub-command is a function in one module of scripts/reproductions/; it train
 then draws ours beside the paper's digitised values.
 """
 
+import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
+
+# isort: split
 import tyro
 from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi
 

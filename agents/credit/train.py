@@ -116,23 +116,31 @@ def make_update(
     """One training batch; during the first `burn_in` batches nothing is learned."""
     optimizer = adamw(policy_rate, clip=config.policy_clip)
 
-    def update(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
-        params, opt_state = state.policy
+    def learn(
+        policy_state: Any, credit: Any, batch: Trajectory, keys: PRNGKeyArray
+    ) -> tuple[Any, Any, dict[str, Array], Array]:
+        params, opt_state = policy_state
         acting = policy.acting(params, config.epsilon)
-        env_params = _env_params(world, config, state.step)
-        batch, info = rollouts(
-            world.env, env_params, acting, keys[0], world.horizon, config.batch_size
-        )
-        learn_from = resample(keys[1], batch) if config.resample else batch
-        credit, metrics = model.update(state.credit, learn_from, acting, keys[2])
-        tables = tables_of(model, credit, batch, keys[3])
+        learn_from = resample(keys[0], batch) if config.resample else batch
+        credit, metrics = model.update(credit, learn_from, acting, keys[1])
+        tables = tables_of(model, credit, batch, keys[2])
 
         def loss(params: Any) -> tuple[Array, Array]:
             return policy_loss(config, policy, params, batch, tables)
 
         gradient, entropy = jax.grad(loss, has_aux=True)(params)
-        trained = apply_gradient(optimizer, params, opt_state, gradient)
+        return apply_gradient(optimizer, params, opt_state, gradient), credit, metrics, entropy
+
+    learn = one_seed_at_a_time(learn)
+
+    def update(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
+        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
+        acting = policy.acting(state.policy[0], config.epsilon)
+        env_params = _env_params(world, config, state.step)
+        batch, info = rollouts(
+            world.env, env_params, acting, keys[0], world.horizon, config.batch_size
+        )
+        trained, credit, metrics, entropy = learn(state.policy, state.credit, batch, keys[1:])
         learning = state.step >= burn_in
         keep = lambda new, old: jax.tree.map(  # noqa: E731
             lambda n, o: jnp.where(learning, n, o), new, old
@@ -151,6 +159,15 @@ def make_update(
         return state, metrics
 
     return update
+
+
+def one_seed_at_a_time(function: Callable) -> Callable:
+    """`function`, whose vmap is a loop on the CPU: what one seed's learning keeps fits into a core's
+    cache, what ten keep does not. Stepping episodes side by side is cheaper, as on a GPU anything is.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.custom_batching.sequential_vmap(function)
+    return function
 
 
 def policy_loss(

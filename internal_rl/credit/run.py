@@ -1,6 +1,7 @@
 """Credit-assignment runs: directories in, directories out."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
+from internal_rl.runs.seeds import seed_mesh, split
 
 
 def run_train(
@@ -61,7 +63,7 @@ def run_train(
         run=run,
         headline="return",
         seeds_axis=seeds > 1,
-        extra_metrics=jax.jit(jax.vmap(evaluate) if seeds > 1 else evaluate),
+        extra_metrics=_of_seeds(config, evaluate, jax.vmap(evaluate), seeds),
         resume=resume,
         progress=progress,
     )
@@ -108,9 +110,7 @@ def run_shadow(
         headline="return",
         seeds_axis=seeds > 1,
         # Seed by seed: the gradients of many trajectories and estimators need much memory.
-        extra_metrics=jax.jit(
-            (lambda state: jax.lax.map(measure, state)) if seeds > 1 else measure
-        ),
+        extra_metrics=_of_seeds(config, measure, lambda state: jax.lax.map(measure, state), seeds),
         resume=resume,
         progress=progress,
     )
@@ -172,6 +172,11 @@ def _start(config: CreditRunConfig, init: Any, seeds: int) -> TrainState:
     if seeds == 1:
         return jax.jit(init)(key)
     return jax.jit(jax.vmap(init))(jax.random.split(key, seeds))
+
+
+def _of_seeds(config: CreditRunConfig, one: Callable, many: Callable, seeds: int) -> Callable:
+    """Jitted `one` for a single seed; for several `many`, over the devices that hold them."""
+    return jax.jit(split(many, seed_mesh(config.runtime, seeds)) if seeds > 1 else one)
 
 
 def _with_features(

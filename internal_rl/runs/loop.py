@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from internal_rl.config import RuntimeConfig
@@ -24,6 +25,7 @@ from internal_rl.errors import UserError
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.logger import Logger, drop_after, read_lines
 from internal_rl.runs.run_dir import RunDir
+from internal_rl.runs.seeds import place, seed_mesh, split
 
 StateT = TypeVar("StateT")
 _PLAIN_LOG_SECONDS = 30.0  # between two progress lines where stderr is no terminal
@@ -61,7 +63,8 @@ def run(
         run: where metrics, events and checkpoints go.
         headline: the metric shown in the progress bar; training stops when it is not finite.
         seeds_axis: every leaf of `state` has a leading seed axis [S], and `update`, written for one
-            seed, is vmapped here; metrics are then [S]. `frozen` is shared by the seeds.
+            seed, is vmapped here; metrics are then [S]. `frozen` is shared by the seeds. The axis is
+            split over the local devices (`seeds.seed_mesh`).
         frozen: pytree that `update` reads but never changes, e.g. the weights of the base model. It
             is an argument of the compiled program, neither a constant in it nor part of the
             checkpoints.
@@ -92,8 +95,10 @@ def run(
     if step >= total_steps:
         run.set_status("done")
         return state
-    state = jax.tree.map(jnp.copy, _strong_types(state))  # donated from here on
-    arguments = () if frozen is None else (frozen,)
+    mesh = seed_mesh(runtime, jax.tree.leaves(state)[0].shape[0] if seeds_axis else 1)
+    # Donated from here on, hence the copy.
+    state = jax.tree.map(jnp.copy, place(_strong_types(state), mesh))
+    arguments = () if frozen is None else (place(frozen, mesh, shared=True),)
     clock = _Clock(timing_totals(run)["wall_seconds"])
     bar = _Progress(stage_name, step, total_steps, enabled=progress)
     with (
@@ -105,8 +110,9 @@ def run(
         contextlib.closing(bar),
     ):
         started = time.perf_counter()
-        chunk = _compile_chunk(update, state, arguments, runtime.log_every, seeds_axis)
-        logger.timing(step, {"compile_seconds": time.perf_counter() - started})
+        chunk = _compile_chunk(update, state, arguments, runtime.log_every, seeds_axis, mesh)
+        seconds = time.perf_counter() - started
+        logger.timing(step, {"compile_seconds": seconds, "devices": mesh.size})
         clock.start()
         while step < total_steps and not interrupted:
             chunk_started = time.perf_counter()
@@ -134,8 +140,10 @@ def run(
 
 
 def check_steps(name: str, total_steps: int, runtime: RuntimeConfig) -> None:
-    """Raise `UserError` unless steps (the field `name`) and checkpoints fall on the ends of
-    chunks."""
+    """Raise `UserError` unless steps (the field `name`) and checkpoints fall on the ends of chunks, and
+    there is a device to compute on."""
+    if runtime.cpu_devices < 1:
+        raise UserError(f"runtime.cpu_devices is {runtime.cpu_devices}; allowed: at least 1")
     if runtime.log_every < 1:
         raise UserError(f"runtime.log_every is {runtime.log_every}; allowed: at least 1")
     fields = {name: total_steps, "runtime.checkpoint_every": runtime.checkpoint_every}
@@ -158,7 +166,12 @@ def timing_totals(run: RunDir) -> dict[str, float]:
 
 
 def _compile_chunk(
-    update: Callable, state: Any, arguments: tuple, length: int, seeds_axis: bool
+    update: Callable,
+    state: Any,
+    arguments: tuple,
+    length: int,
+    seeds_axis: bool,
+    mesh: Mesh,
 ) -> Callable:
     """Compile `length` updates ahead of time: a later call cannot trigger another compilation, only
     fail."""
@@ -179,7 +192,8 @@ def _compile_chunk(
             raise ValueError(f"metric {name} has shape {value.shape}; metrics are scalars")
         return value
 
-    return jax.jit(chunk, donate_argnums=0).lower(state, *arguments).compile()
+    program = jax.jit(split(chunk, mesh), donate_argnums=0)
+    return program.lower(state, *arguments).compile()
 
 
 def _reduce(values: jax.Array) -> jax.Array:

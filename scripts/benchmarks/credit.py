@@ -14,12 +14,23 @@ from typing import Any, Literal
 import jax
 
 from agents.credit.networks import adamw, apply_gradient
-from agents.credit.train import TrainState, make_init, make_update, policy_loss, resample, tables_of
+from agents.credit.train import (
+    TrainState,
+    make_init,
+    make_update,
+    one_seed_at_a_time,
+    policy_loss,
+    resample,
+    tables_of,
+)
 from agents.credit.trajectory import rollouts
 from configs import credit as presets
+from internal_rl.config import RuntimeConfig
 from internal_rl.credit.run import build_model, build_policy
 from internal_rl.credit.world import build_world
+from internal_rl.runs.seeds import place, seed_mesh, split
 
+PRESET = "cocoa-length-23"
 METHODS = (
     "reinforce",
     "advantage",
@@ -33,28 +44,34 @@ METHODS = (
 
 
 def _setting(length: int, method: str, model: Any) -> tuple[Any, Any, Any, Any]:
-    config = presets.get("cocoa-length-23", method, model)
+    config = presets.get(PRESET, method, model)
     door = config.world.key_to_door.__class__(length=length)
     world = build_world(config.world.__class__(key_to_door=door))
     return config, world, build_model(config.credit, world), build_policy(config, world)
 
 
-def _program(length: int, method: str, model: Any, seeds: int, batches: int) -> tuple[Any, Any]:
+def _program(
+    length: int, method: str, model: Any, seeds: int, batches: int, runtime: RuntimeConfig
+) -> tuple[Any, Any]:
     config, world, credit, policy = _setting(length, method, model)
     rate = config.credit.policy_rate
     init = make_init(config.train, policy, credit, rate)
     update = make_update(config.train, world.world, policy, credit, rate)
-    states = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), seeds))
+    mesh, key = seed_mesh(runtime, seeds), jax.random.key(0)
+    if seeds == 1:
+        states = jax.jit(init)(key)
+    else:
+        states = place(jax.jit(jax.vmap(init))(jax.random.split(key, seeds)), mesh)
+        update = jax.vmap(update)
 
     def run(states: Any) -> Any:
-        step = lambda s, _: (jax.vmap(update)(s)[0], None)  # noqa: E731
-        return jax.lax.scan(step, states, None, length=batches)[0]
+        return jax.lax.scan(lambda s, _: (update(s)[0], None), states, None, length=batches)[0]
 
-    return jax.jit(run).lower(states).compile(), states
+    return jax.jit(split(run, mesh)).lower(states).compile(), states
 
 
 def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[Any, Any]]:
-    """Programs that do one part of a batch each, with their arguments."""
+    """Programs that do one part of a batch each on one device, with their arguments."""
     config, world, credit, policy = _setting(length, method, model)
     train, rate = config.train, config.credit.policy_rate
     optimizer = adamw(rate)
@@ -80,8 +97,8 @@ def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[
     found: dict[str, tuple[Any, Any]] = {}
     for name, part in (("episodes", roll), ("tables", table), ("policy step", step)):
         if name == "tables":
-            found["model"] = (jax.jit(jax.vmap(learn)), arguments)
-        compiled = jax.jit(jax.vmap(part))
+            found["model"] = (jax.jit(jax.vmap(one_seed_at_a_time(learn))), arguments)
+        compiled = jax.jit(jax.vmap(part if name == "episodes" else one_seed_at_a_time(part)))
         found[name] = (compiled, arguments)
         if name != "policy step":
             arguments = (*arguments, compiled(*arguments))
@@ -97,6 +114,7 @@ def main(
     repeats: int = 3,
     clock: Literal["wall", "cpu"] = "wall",
     parts: bool = False,
+    cpu_devices: int = presets.get(PRESET).runtime.cpu_devices,
     output: Path | None = None,
 ) -> None:
     """Milliseconds and MiB of one training batch, for one seed and for several vmapped.
@@ -108,15 +126,22 @@ def main(
         seeds: seeds that are vmapped in the second column.
         batches: training batches per repeat, in one program.
         repeats: the median of these is printed.
-        clock: cpu: processor time of all threads, for a machine that is busy with other things.
-        parts: also time the parts of a batch alone; each pays for its own start, so they sum to more
-            than the batch.
+        clock: cpu: processor time of all threads, for a machine that is busy with other things; with
+            two devices a ratio of 8 then stands for 4 at best.
+        parts: also time the parts of a batch alone, on one device; each pays for its own start, so
+            they sum to more than the batch.
+        cpu_devices: that the seeds are split over on a CPU; by default as the presets do.
         output: also write all numbers to this JSON file.
     """
     for name, values in (("lengths", lengths), ("batches", [batches]), ("repeats", [repeats])):
         if not values or min(values) < 1:
             raise ValueError(f"{name}={values}: allowed are positive numbers")
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {clock} time")
+    runtime = RuntimeConfig(cpu_devices=cpu_devices)
+    found = seed_mesh(runtime, seeds).size
+    print(
+        f"{seeds} seeds on {found} devices, {jax.devices()[0].device_kind}, jax {jax.__version__}, "
+        f"{clock} time"
+    )
     print(f"{'':26}{'length':>7}{'1 seed ms':>11}{f'{seeds} seeds ms':>13}{'ratio':>7}{'MiB':>8}")
     rows = []
     for method, model in [(m, "learned") for m in methods] + [(m, "exact") for m in exact_methods]:
@@ -124,7 +149,7 @@ def main(
         for length in lengths:
             row: dict[str, Any] = {"method": method, "model": model, "length": length}
             for count in (1, seeds):
-                run, states = _program(length, method, model, count, batches)
+                run, states = _program(length, method, model, count, batches, runtime)
                 row[f"ms_{count}"] = _milliseconds(run, states, batches, repeats, clock)
                 memory = run.memory_analysis()
                 row[f"mib_{count}"] = memory.temp_size_in_bytes / 2**20 if memory else math.nan

@@ -78,6 +78,7 @@ def changed(path, value):
         ("runtime.log_every", 0, "runtime.log_every is 0; allowed: at least 1"),
         ("runtime.checkpoint_every", 15, "runtime.checkpoint_every is 15; allowed: a positive"),
         ("runtime.keep_checkpoints", 0, "runtime.keep_checkpoints is 0; allowed: at least 1"),
+        ("runtime.cpu_devices", 0, "runtime.cpu_devices is 0; allowed: at least 1"),
     ],
 )
 def test_each_bad_field_has_one_clear_line(field, value, message):

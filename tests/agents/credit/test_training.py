@@ -86,6 +86,47 @@ def test_training_steps():
     assert (one != two).any()  # seeds differ
 
 
+def test_vmapped_seeds_learn_what_each_learns_alone():
+    """All methods at once: on the CPU seeds learn one after the other."""
+    models = {name: model_of(name) for name in METHODS} | {"exact": model_of("q_critic", "exact")}
+    together = parallel_model(models, "cocoa_reward")
+    init = make_init(TRAIN, POLICY, together, 1e-2)
+    update = make_update(TRAIN, WORLD, POLICY, together, 1e-2)
+    start = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 2))
+    after, metrics = jax.jit(jax.vmap(update))(start)
+    alone = jax.jit(update)
+    for seed in range(2):
+        expected, numbers = alone(jax.tree.map(lambda x, i=seed: x[i], start))
+        expected = (expected.policy, expected.credit, numbers)
+        found = jax.tree.map(lambda x, i=seed: x[i], (after.policy, after.credit, metrics))
+        for path, (one, other) in _pairs(found, expected):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def test_one_seed_at_a_time_is_the_same_on_every_backend(monkeypatch):
+    """As a loop (CPU), vmapped (elsewhere), and under two vmaps."""
+    model = model_of("q_critic")
+    init = make_init(TRAIN, POLICY, model, 1e-2)
+    update = make_update(TRAIN, WORLD, POLICY, model, 1e-2)
+    start = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 4))
+    loop, _ = jax.jit(jax.vmap(update))(start)
+    square = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), start)
+    nested, _ = jax.jit(jax.vmap(jax.vmap(update)))(square)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    vmapped, _ = jax.jit(jax.vmap(make_update(TRAIN, WORLD, POLICY, model, 1e-2)))(start)
+    flat = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), nested)
+    for other in (flat, vmapped):
+        pairs = _pairs((loop.policy, loop.credit), (other.policy, other.credit))
+        for path, (one, two) in pairs:
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5, err_msg=path)
+
+
+def _pairs(one, other):
+    leaves = jax.tree_util.tree_leaves_with_path(one)
+    for (path, a), b in zip(leaves, jax.tree.leaves(other), strict=True):
+        yield jax.tree_util.keystr(path), (np.asarray(a), np.asarray(b))
+
+
 def test_exact_cocoa_solves_the_task():
     config = dataclasses.replace(TRAIN, entropy=0.0, eval_episodes=64)
     state, _ = train(model_of("cocoa_reward", "exact"), steps=150, config=config)

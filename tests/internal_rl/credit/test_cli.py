@@ -124,6 +124,7 @@ def test_every_preset_and_method_is_valid():
         (["train", "--train.switch-at", "5"], "train.switch_at is 5"),
         (["train", "--credit.trace", "-1"], "credit.trace is -1"),
         (["train", "--seeds", "0"], "seeds is 0"),
+        (["train", "--runtime.cpu-devices", "0"], "runtime.cpu_devices is 0; allowed: at least 1"),
         (["train", "--train.entropy", "nan"], "train.entropy is nan"),
         (
             ["train", "--model", "exact", "--world.key-to-door.random-distractors"],
