@@ -87,7 +87,9 @@ def validate(config: Config, stage: str = "") -> None:
     if found.tail_steps:
         falls = min(found.kl_weight, found.tail_kl_weight) > 0
         most = found.tail_steps if falls else 0
-        allowed = f"at most discover.tail_steps ({most})" if falls else "0 unless both α are above 0"
+        allowed = (
+            f"at most discover.tail_steps ({most})" if falls else "0 unless both α are above 0"
+        )
         _check(config, "discover.tail_kl_decay_steps", found.tail_kl_decay_steps <= most, allowed)
 
 

@@ -142,7 +142,9 @@ def test_a_damaged_config_names_the_file(tmp_path):
     data = json.loads((run.path / "config.json").read_text())
     del data["env"]["horizon"]
     run_dir.write_json(run.path / "config.json", data)
-    with pytest.raises(UserError, match=r"config\.json.*: missing field\(s\) env\.horizon; .* another version"):
+    with pytest.raises(
+        UserError, match=r"config\.json.*: missing field\(s\) env\.horizon; .* another version"
+    ):
         _ = run.config
     (run.path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
