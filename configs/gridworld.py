@@ -130,7 +130,6 @@ _LAPTOP = Config(
         tie_breaking="deterministic",
         tail_steps=6000,
         tail_kl_weight=0.003,
-        tail_kl_decay_steps=3000,
         tail_tie_breaking="uniform",
         encoder_view="symmetric",
         encoder_stretch=2,

@@ -57,7 +57,6 @@ def changed(path, value):
         ("reinforce.distractor_steps", 0, "distractor_steps is 0; allowed: at least 1"),
         ("discover.tail_steps", 10**6, "tail_steps is 1000000; allowed: at most what hold"),
         ("discover.tail_kl_decay_steps", 7000, r"allowed: at most discover.tail_steps \(6000\)"),
-        ("discover.tail_kl_weight", 0.0, "tail_kl_decay_steps is 3000; allowed: 0 unless both"),
         ("metacontroller.random_switch_rate", 1.5, "random_switch_rate is 1.5; allowed: 0 to 1"),
         ("discover.steps", 0, "discover.steps is 0; allowed: a positive multiple"),
         (
@@ -85,6 +84,12 @@ def test_each_bad_field_has_one_clear_line(field, value, message):
     with pytest.raises(UserError, match=message) as caught:
         validate(changed(field, value))
     assert "\n" not in str(caught.value)
+
+
+def test_alpha_cannot_fall_geometrically_to_zero():
+    found = dataclasses.replace(BASE.discover, tail_kl_decay_steps=10, tail_kl_weight=0.0)
+    with pytest.raises(UserError, match="tail_kl_decay_steps is 10; allowed: 0 unless both α"):
+        validate(dataclasses.replace(BASE, discover=found))
 
 
 @pytest.mark.parametrize(

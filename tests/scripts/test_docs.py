@@ -118,6 +118,20 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("package", ["envs", "agents", "internal_rl", "configs", "scripts"])
+def test_readme_names_every_module(package):
+    tree = next(b for b in blocks(ROOT / "README.md", "") if "internal_rl/stages/\n" in b)
+    listed, folder = set(), ""
+    for line in tree.splitlines():
+        if line.startswith(" "):
+            listed.add(folder + line.split()[0])
+        else:
+            folder = line
+    modules = (ROOT / package).rglob("*.py")
+    found = {str(p.relative_to(ROOT)) for p in modules if p.name != "__init__.py"}
+    assert found == {name for name in listed if name.startswith(f"{package}/")}
+
+
 def test_there_is_something_to_check():
     assert blocks(ROOT / "README.md", "python")
     assert any(words[0] == "internal-rl" for _, words in COMMANDS)
