@@ -83,7 +83,7 @@ _HAWK_NAIVE = NaiveConfig(rule="actor_critic", policy=_HAWK)
 _PPO = ObjectiveSettings(reward_scale=0.05)
 _SHAPING_HAWK_LAPTOP = SocialConfig(
     name="ipd-shaping-hawk-laptop",
-    iterations=300,
+    iterations=320,
     policy=PolicyConfig(kind="hawk", width=16, mlp_width=16),
     naive=NaiveConfig(),
     pool=PoolSettings(

@@ -34,6 +34,11 @@ from reproductions.social_figures import (
 POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
 PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 """App. H.3: reward per step and its standard deviation."""
+MEMORY_MEMBERS = (
+    *("meta_episode-0-325", "meta_episode-1-275", "meta_episode-2-350", "meta_episode-3-200"),
+    "step-0-400",
+)
+"""The runs of the memory figure, of unequal length, because each takes up to an hour."""
 
 
 def fig8(
@@ -167,52 +172,51 @@ def rivals(
 
 
 def memory(
-    members: tuple[str, ...] = (
-        *("meta_episode-0", "meta_episode-1", "meta_episode-2", "meta_episode-3"),
-        "step-0",
-    ),
+    members: tuple[str, ...] = MEMORY_MEMBERS,
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-memory"),
 ) -> None:
     """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
 
     Args:
-        members: MEMORY-SEED, one run each, because they take an hour. Memory: meta_episode, inner_episode or step, which
-            is a memory-1 policy by the same network.
+        members: MEMORY-SEED-UPDATES, one run each, because they take an hour. Memory: meta_episode, inner_episode or
+            step, which is a memory-1 policy by the same network.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
+
+    Raises:
+        UserError: a member of another form, or one whose run directory holds another number of updates.
     """
     sees = {
         "meta_episode": "sees the whole meta-episode",
         "inner_episode": "sees its inner episode",
         "step": "sees the last joint action only",
     }
+    parsed = [_member(member, tuple(sees)) for member in members]
     base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     rows: dict[str, Any] = {}
     panels = figure.subplots(1, 2, sharey=True)
-    for i, member in enumerate(members):
-        kind, seed = member.rsplit("-", 1)
+    for i, (kind, seed, updates) in enumerate(parsed):
         policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
-        config = replace(base, policy=policy, seed=int(seed))
-        run = trained(config, runs / f"{base.name}-{member}", 1)
+        config = replace(base, policy=policy, seed=seed, iterations=updates)
+        run = trained(config, runs / f"{base.name}-{kind}-{seed}", 1)
+        done = int(column(run, "meta/ego_reward")[0][-1])
+        if done != updates:
+            raise UserError(f"{run.path} has {done} updates; allowed here: {updates}")
         style = "--" if kind == "step" else "-"
         for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
             steps, values = column(run, metric)
             axes.plot(steps, values[0], style, color=f"C{i}", label=f"{sees[kind]}, seed {seed}")
         end = {m: ending(run, m)["median"] for m in POOL_METRICS}
         best = float(column(run, "meta/ego_reward")[1].max())
-        rows[member] = end | {
-            "best": best,
-            "updates": int(column(run, "meta/ego_reward")[0][-1]),
-            "run": origin(run),
-        }
+        rows[f"{kind}-{seed}"] = end | {"best": best, "updates": updates, "run": origin(run)}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against naive learners")
     figure.suptitle("Hawk policies in the mixed pool, COALA-PG, by how far back they see")
     handles = panels[0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside right center", fontsize="small")
-    write(figure, output, rows, "one line per run, to where it was stopped", legend=False)
+    write(figure, output, rows, "one line per run", legend=False)
 
 
 SUBCOMMANDS = {
@@ -221,6 +225,16 @@ SUBCOMMANDS = {
     "coala-rivals": rivals,
     "coala-memory": memory,
 }
+
+
+def _member(text: str, kinds: tuple[str, ...]) -> tuple[str, int, int]:
+    """(memory, seed, updates) of "MEMORY-SEED-UPDATES"."""
+    kind, *numbers = text.split("-")
+    if kind not in kinds or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+        raise UserError(
+            f"members holds '{text}'; allowed: MEMORY-SEED-UPDATES, memory one of {', '.join(kinds)}"
+        )
+    return kind, int(numbers[0]), int(numbers[1])
 
 
 def _above_noise(log_ratios: np.ndarray) -> dict[str, Any]:
