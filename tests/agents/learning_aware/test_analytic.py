@@ -98,6 +98,28 @@ def test_plain_gradients_end_in_defection_and_shaping_does_not():
     assert run(extort, 150)["naive/ego_reward"] > 0.7
 
 
+def test_shaping_helps_both_where_interests_agree():
+    """Both are paid the same, and mutual defection is the poorer of two equilibria."""
+    common = replace(
+        CFG,
+        payoffs=(1.0, 0.0, 0.0, 0.3),
+        num_meta=1,
+        p_naive=1.0,
+        naive_updates=20,
+        start="defection",
+        optimizer=Optimizer("adamw", 0.05),
+    )
+    update = analytic.make_update(common)
+    first = analytic.init(common, jax.random.key(0))
+    last, _ = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, 150))(first)
+    fresh = jax.random.normal(jax.random.key(7), (5,))
+    curve = jax.jit(lambda ego: analytic.learning_curve(ego, fresh, common, 20))
+    before, after = curve(first.params[0]), curve(last.params[0])
+    np.testing.assert_allclose(after[0], after[1], atol=1e-5)
+    assert float(before[1][-1]) < 0.35
+    assert float(after[1][-1]) > 0.9
+
+
 def run(cfg, steps):
     update = analytic.make_update(cfg)
     state = analytic.init(cfg, jax.random.key(0))
