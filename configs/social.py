@@ -232,7 +232,8 @@ def _lola(look_aheads: int, weight: float, name: str) -> AnalyticConfig:
         agents=AnalyticSettings(
             rule="lola_dice", look_aheads=look_aheads, naive_rate=rate, lola_weight=weight
         ),
-        iterations=6000,
+        # Not given in the paper. With 20 look-aheads, 6000 are too many: see `reproduce.py coala-fig4-length`.
+        iterations=2000,
     )
 
 
