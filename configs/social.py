@@ -218,8 +218,14 @@ _FIG3C_META = replace(
     iterations=2000,
     agents=replace(_FIG3C.agents, p_naive=0.0),
 )
-_FIG9 = replace(_FIG3C, name="coala-fig9", agents=replace(_FIG3C.agents, start="defection"))
-_FIG10 = replace(_FIG3C, name="coala-fig10", agents=replace(_FIG3C.agents, start="tit_for_tat"))
+# Steps in probabilities, as the paper's argument about this start; p_naive is not given, and 0.25 is too much here.
+_FIG9 = replace(
+    _FIG3C,
+    name="coala-fig9",
+    iterations=2000,
+    agents=replace(_FIG3C.agents, p_naive=0.1, start="defection", space="probabilities"),
+)
+_FIG10 = replace(_FIG9, name="coala-fig10", agents=replace(_FIG9.agents, start="tit_for_tat"))
 _LOLA_WEIGHTS = {1: 1.0, 2: 1.0, 3: 0.75, 10: 0.6, 20: 0.4}
 """Figure 4C: weight of the LOLA term by number of look-aheads."""
 

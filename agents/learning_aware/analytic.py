@@ -20,7 +20,10 @@ from envs.social.analytic import PAYOFFS, Payoffs4, returns
 
 RULES = ("shaping", "lola_dice", "lola", "naive")
 STARTS = ("random", "defection", "tit_for_tat")
+SPACES = ("logits", "probabilities")
 DEFECTION_LOGIT = math.log(0.01)
+MARGIN = 1e-4
+"""Projected probabilities stay this far from 0 and 1, because agents are kept as logits."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class AnalyticSettings:
     sizes reproduce its figures with the normalised one."""
     optimizer: Optimizer = field(default_factory=lambda: Optimizer("adamw", 0.005))
     """Of the meta agents."""
+    space: Literal["logits", "probabilities"] = "logits"
+    """Where meta agents step. probabilities: along ∂J/∂P(C), projected onto [0, 1]; a probability that gradients pushed
+    to 0 for long then leaves it as fast as any other, while a logit would have run away."""
 
 
 @struct.dataclass
@@ -73,7 +79,7 @@ class AnalyticState:
 
 def check(cfg: AnalyticSettings) -> None:
     """Raise ValueError naming the first wrong field, its value and what is allowed."""
-    for name, allowed in (("rule", RULES), ("start", STARTS)):
+    for name, allowed in (("rule", RULES), ("start", STARTS), ("space", SPACES)):
         if getattr(cfg, name) not in allowed:
             raise ValueError(f"{name} is '{getattr(cfg, name)}'; allowed: {', '.join(allowed)}")
     for name in ("num_meta", "naive_updates", "naive_starts", "look_aheads"):
@@ -220,8 +226,13 @@ def make_update(
 
     def agent_update(i, params, opt_state, key, step):
         ascent, metrics = gradient(i, params, key, step)
-        updates, opt_state = optimizer.update(-ascent, opt_state, params[i])
-        return optax.apply_updates(params[i], updates), opt_state, metrics
+        if cfg.space == "logits":
+            updates, opt_state = optimizer.update(-ascent, opt_state, params[i])
+            return optax.apply_updates(params[i], updates), opt_state, metrics
+        probs = jax.nn.sigmoid(params[i])
+        updates, opt_state = optimizer.update(-ascent / (probs * (1 - probs)), opt_state, probs)
+        probs = jnp.clip(probs + updates, MARGIN, 1 - MARGIN)
+        return jnp.log(probs) - jnp.log1p(-probs), opt_state, metrics
 
     def update(state: AnalyticState) -> tuple[AnalyticState, dict[str, jax.Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), cfg.num_meta)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from agents.learning_aware.analytic import learning_curve
 from configs import social as presets
+from envs.social.analytic import STATES
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import evaluate_run, summary
@@ -246,9 +247,17 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
         draw(axes, *column(run, "naive/ego_reward"), "C0", "meta against naive")
         draw(axes, *column(run, "naive/co_reward"), "C1", "naive against meta")
         axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
-        rows[title] = _with_count(run) | {"naive": ending(run, "naive/ego_reward")}
+        rows[title] = _with_count(run)
+        rows[title] |= {who: ending(run, f"naive/{who}_reward") for who in ("ego", "co")}
+        rows[title]["cooperation of the first agent"] = {
+            state: summary(jax.nn.sigmoid(logit))
+            for state, logit in zip(STATES, load_state(run).params[:, 0].T, strict=True)
+        }
         rows[title]["run"] = origin(run)
-    figure.suptitle("The mixed pool of the analytical game, p_naive 0.25")
+    agents = presets.get("coala-fig9", AnalyticConfig).agents
+    figure.suptitle(
+        f"The mixed pool of the analytical game, p_naive {agents.p_naive:g}, steps in {agents.space}"
+    )
     write(figure, output, rows, BAND)
 
 

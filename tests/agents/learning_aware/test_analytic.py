@@ -127,6 +127,32 @@ def run(cfg, steps):
     return {name: float(value[-1]) for name, value in metrics.items()}
 
 
+@pytest.mark.usefixtures("_float64")
+def test_probabilities_are_ascended_and_projected():
+    """One step of size 0.5 along ∂J/∂P(C), against automatic differentiation in probabilities."""
+    cfg = replace(CFG, rule="naive", space="probabilities", optimizer=Optimizer("sgd", 0.5))
+    game = analytic.game_returns(cfg)
+    logit = lambda p: jnp.log(p) - jnp.log1p(-p)  # noqa: E731
+    start = analytic.init(cfg, jax.random.key(0))
+    params = start.params.astype(jnp.float64).at[0, 4].set(-9.0)  # below the margin
+    after, _ = analytic.make_update(cfg)(replace(start, params=params))
+    probs = jax.nn.sigmoid(params)
+    for i in range(2):
+        slope = jax.grad(lambda p, i=i: game(logit(p), params[1 - i])[0])(probs[i])
+        expected = np.clip(probs[i] + 0.5 * slope, analytic.MARGIN, 1 - analytic.MARGIN)
+        np.testing.assert_allclose(jax.nn.sigmoid(after.params[i]), expected, atol=1e-9)
+    assert float(jax.nn.sigmoid(after.params[0, 4])) == pytest.approx(analytic.MARGIN)
+
+
+def test_projected_pools_leave_mutual_defection():
+    """Fig. 9: with logits the start's runs away, and the metas never meet again in cooperation."""
+    cfg = AnalyticSettings(
+        p_naive=0.1, naive_starts=4, start="defection", optimizer=Optimizer("adamw", 0.02)
+    )
+    assert run(replace(cfg, space="probabilities"), 120)["meta/reward"] > 0.8
+    assert run(cfg, 120)["meta/reward"] < 0.1
+
+
 def test_warm_up_changes_the_mixture():
     cfg = replace(CFG, naive_only_steps=1, p_naive=0.0)
     update = jax.jit(analytic.make_update(cfg))
@@ -141,6 +167,7 @@ def test_warm_up_changes_the_mixture():
     [
         ({"rule": "coala"}, "rule is 'coala'; allowed: shaping, lola_dice, lola, naive"),
         ({"start": "nice"}, "start is 'nice'"),
+        ({"space": "odds"}, "space is 'odds'; allowed: logits, probabilities"),
         ({"p_naive": 1.5}, r"p_naive is 1.5; allowed: in \[0, 1\]"),
         ({"discount": 1.0}, r"discount is 1.0; allowed: in \[0, 1\)"),
         ({"num_meta": 1}, "p_naive is 0.25 with one meta agent"),
