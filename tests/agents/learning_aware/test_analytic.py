@@ -135,7 +135,7 @@ def test_probabilities_are_ascended_and_projected():
     logit = lambda p: jnp.log(p) - jnp.log1p(-p)  # noqa: E731
     start = analytic.init(cfg, jax.random.key(0))
     params = start.params.astype(jnp.float64).at[0, 4].set(-9.0)  # below the margin
-    after, _ = analytic.make_update(cfg)(replace(start, params=params))
+    after, _ = jax.jit(analytic.make_update(cfg))(replace(start, params=params))
     probs = jax.nn.sigmoid(params)
     for i in range(2):
         slope = jax.grad(lambda p, i=i: game(logit(p), params[1 - i])[0])(probs[i])
