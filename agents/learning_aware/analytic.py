@@ -44,7 +44,9 @@ class AnalyticSettings:
     naive_starts: int = 8
     """N: naive co-players per step. Not given in the paper."""
     naive_start_std: float = 1.0
-    """Their logits start at N(0, this²). Not given in the paper."""
+    """Their logits start at N(naive_start_mean, this²). Not given in the paper."""
+    naive_start_mean: float = 0.0
+    """log 0.01 is a naive learner that starts near defection, as metas do with start = defection."""
     naive_rate: float = 5.0
     """η of the naive learner (and of the imagined one of LOLA; the paper takes 10 there for one look-ahead)."""
     look_aheads: int = 1
@@ -105,6 +107,11 @@ def game_returns(cfg: AnalyticSettings) -> Callable[[jax.Array, jax.Array], tupl
     return lambda ego, other: returns(
         ego, other, discount=cfg.discount, payoffs=cfg.payoffs, normalised=cfg.normalised
     )
+
+
+def naive_start(key: jax.Array, cfg: AnalyticSettings, count: int) -> Float[Array, "n 5"]:
+    """Logits of fresh naive learners."""
+    return cfg.naive_start_mean + cfg.naive_start_std * jax.random.normal(key, (count, 5))
 
 
 def naive_step(
@@ -211,7 +218,7 @@ def make_update(
         others = params[(i + 1 + jnp.arange(cfg.num_meta - 1)) % cfg.num_meta]
         match cfg.rule:
             case "shaping":
-                starts = cfg.naive_start_std * jax.random.normal(key, (cfg.naive_starts, 5))
+                starts = naive_start(key, cfg, cfg.naive_starts)
                 warm = step < cfg.naive_only_steps
                 weight = jnp.where(warm, 1.0, cfg.p_naive).astype(ego.dtype)
                 return jax.grad(shaping, has_aux=True)(ego, others, starts, weight)

@@ -235,18 +235,24 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(14, 4.4), layout="constrained")
     rows: dict[str, Any] = {}
     starts = (
         ("coala-fig9", "from mutual defection"),
+        ("coala-fig9-logits", "all from defection"),
         ("coala-fig10", "from mutual tit-for-tat"),
     )
-    for axes, (name, title) in zip(figure.subplots(1, 2), starts, strict=True):
+    for axes, (name, title) in zip(figure.subplots(1, 3), starts, strict=True):
         run = analytic_run(name, seeds, runs)
+        agents = run.load_config(AnalyticConfig).agents
         draw(axes, *column(run, "meta/reward"), "C2", "metas against each other")
         draw(axes, *column(run, "naive/ego_reward"), "C0", "meta against naive")
         draw(axes, *column(run, "naive/co_reward"), "C1", "naive against meta")
-        axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
+        axes.set(
+            xlabel="meta updates",
+            ylabel="reward per step",
+            title=f"{title}, p_naive {agents.p_naive:g}, in {agents.space}",
+        )
         rows[title] = _with_count(run)
         rows[title] |= {who: ending(run, f"naive/{who}_reward") for who in ("ego", "co")}
         rows[title]["cooperation of the first agent"] = {
@@ -254,10 +260,7 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
             for state, logit in zip(STATES, load_state(run).params[:, 0].T, strict=True)
         }
         rows[title]["run"] = origin(run)
-    agents = presets.get("coala-fig9", AnalyticConfig).agents
-    figure.suptitle(
-        f"The mixed pool of the analytical game, p_naive {agents.p_naive:g}, steps in {agents.space}"
-    )
+    figure.suptitle("The mixed pool of the analytical game")
     write(figure, output, rows, BAND)
 
 
