@@ -251,7 +251,7 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
         axes.set(
             xlabel="meta updates",
             ylabel="reward per step",
-            title=f"{title}, p_naive {agents.p_naive:g}, in {agents.space}",
+            title=f"{title}\n(p_naive {agents.p_naive:g}, steps in {agents.space})",
         )
         rows[title] = _with_count(run)
         rows[title] |= {who: ending(run, f"naive/{who}_reward") for who in ("ego", "co")}
