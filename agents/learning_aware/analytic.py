@@ -238,7 +238,8 @@ def make_update(
             return optax.apply_updates(params[i], updates), opt_state, metrics
         probs = jax.nn.sigmoid(params[i])
         updates, opt_state = optimizer.update(-ascent / (probs * (1 - probs)), opt_state, probs)
-        probs = jnp.clip(probs + updates, MARGIN, 1 - MARGIN)
+        moved = probs + updates  # pyright: ignore[reportOperatorIssue]
+        probs = jnp.clip(moved, MARGIN, 1 - MARGIN)
         return jnp.log(probs) - jnp.log1p(-probs), opt_state, metrics
 
     def update(state: AnalyticState) -> tuple[AnalyticState, dict[str, jax.Array]]:
