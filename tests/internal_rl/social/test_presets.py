@@ -1,4 +1,7 @@
-"""Every preset starts: its first update is traced at full size, which needs neither its memory nor its hours."""
+"""Every preset starts: its first update is traced at full size, which needs neither its memory nor its hours.
+
+Those for smoke tests are run for real in test_cli.py.
+"""
 
 from dataclasses import replace
 
@@ -41,9 +44,10 @@ def training(config):
             )
 
 
-@pytest.mark.parametrize(
-    "name", [n for k in (SocialConfig, AnalyticConfig, PredictiveConfig) for n in presets.names(k)]
-)
+TRAINED = [n for k in (SocialConfig, AnalyticConfig, PredictiveConfig) for n in presets.names(k)]
+
+
+@pytest.mark.parametrize("name", [n for n in TRAINED if not n.endswith("-smoke")])
 def test_first_update(name):
     init, update, metric = training(presets.PRESETS[name])
     state = jax.eval_shape(init, jax.random.key(0))
