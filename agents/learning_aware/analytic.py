@@ -20,7 +20,10 @@ from envs.social.analytic import PAYOFFS, Payoffs4, returns
 
 RULES = ("shaping", "lola_dice", "lola", "naive")
 STARTS = ("random", "defection", "tit_for_tat")
+SPACES = ("logits", "probabilities")
 DEFECTION_LOGIT = math.log(0.01)
+MARGIN = 1e-4
+"""Projected probabilities stay this far from 0 and 1, because agents are kept as logits."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class AnalyticSettings:
     naive_starts: int = 8
     """N: naive co-players per step. Not given in the paper."""
     naive_start_std: float = 1.0
-    """Their logits start at N(0, this²). Not given in the paper."""
+    """Their logits start at N(naive_start_mean, this²). Not given in the paper."""
+    naive_start_mean: float = 0.0
+    """log 0.01 is a naive learner that starts near defection, as metas do with start = defection."""
     naive_rate: float = 5.0
     """η of the naive learner (and of the imagined one of LOLA; the paper takes 10 there for one look-ahead)."""
     look_aheads: int = 1
@@ -59,6 +64,9 @@ class AnalyticSettings:
     sizes reproduce its figures with the normalised one."""
     optimizer: Optimizer = field(default_factory=lambda: Optimizer("adamw", 0.005))
     """Of the meta agents."""
+    space: Literal["logits", "probabilities"] = "logits"
+    """Where meta agents step. probabilities: along ∂J/∂P(C), projected onto [0, 1]; a probability that gradients pushed
+    to 0 for long then leaves it as fast as any other, while a logit would have run away."""
 
 
 @struct.dataclass
@@ -73,7 +81,7 @@ class AnalyticState:
 
 def check(cfg: AnalyticSettings) -> None:
     """Raise ValueError naming the first wrong field, its value and what is allowed."""
-    for name, allowed in (("rule", RULES), ("start", STARTS)):
+    for name, allowed in (("rule", RULES), ("start", STARTS), ("space", SPACES)):
         if getattr(cfg, name) not in allowed:
             raise ValueError(f"{name} is '{getattr(cfg, name)}'; allowed: {', '.join(allowed)}")
     for name in ("num_meta", "naive_updates", "naive_starts", "look_aheads"):
@@ -99,6 +107,11 @@ def game_returns(cfg: AnalyticSettings) -> Callable[[jax.Array, jax.Array], tupl
     return lambda ego, other: returns(
         ego, other, discount=cfg.discount, payoffs=cfg.payoffs, normalised=cfg.normalised
     )
+
+
+def naive_start(key: jax.Array, cfg: AnalyticSettings, count: int) -> Float[Array, "n 5"]:
+    """Logits of fresh naive learners."""
+    return cfg.naive_start_mean + cfg.naive_start_std * jax.random.normal(key, (count, 5))
 
 
 def naive_step(
@@ -205,7 +218,7 @@ def make_update(
         others = params[(i + 1 + jnp.arange(cfg.num_meta - 1)) % cfg.num_meta]
         match cfg.rule:
             case "shaping":
-                starts = cfg.naive_start_std * jax.random.normal(key, (cfg.naive_starts, 5))
+                starts = naive_start(key, cfg, cfg.naive_starts)
                 warm = step < cfg.naive_only_steps
                 weight = jnp.where(warm, 1.0, cfg.p_naive).astype(ego.dtype)
                 return jax.grad(shaping, has_aux=True)(ego, others, starts, weight)
@@ -220,8 +233,14 @@ def make_update(
 
     def agent_update(i, params, opt_state, key, step):
         ascent, metrics = gradient(i, params, key, step)
-        updates, opt_state = optimizer.update(-ascent, opt_state, params[i])
-        return optax.apply_updates(params[i], updates), opt_state, metrics
+        if cfg.space == "logits":
+            updates, opt_state = optimizer.update(-ascent, opt_state, params[i])
+            return optax.apply_updates(params[i], updates), opt_state, metrics
+        probs = jax.nn.sigmoid(params[i])
+        updates, opt_state = optimizer.update(-ascent / (probs * (1 - probs)), opt_state, probs)
+        moved = probs + updates  # pyright: ignore[reportOperatorIssue]
+        probs = jnp.clip(moved, MARGIN, 1 - MARGIN)
+        return jnp.log(probs) - jnp.log1p(-probs), opt_state, metrics
 
     def update(state: AnalyticState) -> tuple[AnalyticState, dict[str, jax.Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), cfg.num_meta)

@@ -72,7 +72,10 @@ class PredictiveSettings:
     discount: float = 1.0
     """γ inside rollouts. Not given in the paper."""
     tabular_share: float = 0.5
-    """Share of games against random memory-1 tables; the rest is against the other learning agent."""
+    """Share of games against random memory-1 tables; the rest is against the other learning agent. 1 and 0 are the
+    paper's first step and its ablation without tables."""
+    identity: bool = False
+    """Players see at the start of a game whether they face a table; the paper's ablation, in which cooperation fails."""
     pretrain_games: int = 200_000
     """Games between random tables that the first model is fitted to."""
     games: int = 20_000
@@ -174,13 +177,28 @@ Player = tuple[Callable[[PRNGKeyArray, Any, jax.Array, jax.Array, jax.Array], tu
 """(act: key, state, obs, reward, round → state, actions [G]), first state."""
 
 
+def num_symbols(cfg: PredictiveSettings, game: IteratedMatrixGame) -> int:
+    """Observations that the model must tell apart: the game's, and with `identity` a second start symbol for tables."""
+    return game.num_observations + int(cfg.identity)
+
+
+def _start_symbol(cfg: PredictiveSettings, game: IteratedMatrixGame, tabular: bool) -> int:
+    return game.num_observations if cfg.identity and tabular else 0
+
+
 def learning_player(
-    predictor: Predictor, params: Params, game: IteratedMatrixGame, cfg: PredictiveSettings, g: int
+    predictor: Predictor,
+    params: Params,
+    game: IteratedMatrixGame,
+    cfg: PredictiveSettings,
+    g: int,
+    start: int = 0,
 ) -> Player:
-    """Plays the improved policy."""
+    """Plays the improved policy; `start` is what it sees before the first round."""
 
     def act(key, carry, obs, reward, time):
         key_roll, key_act = jax.random.split(key)
+        obs = jnp.where(time == 0, start, obs)
         carry, _ = predictor.observe(params, carry, obs)
         carry, logits = predictor.receive(params, carry, reward)
         left = game.episode_length - time
@@ -245,7 +263,7 @@ def init(
     keys = jax.random.split(key_games, 3)
     n = cfg.pretrain_games
     tables = (tabular_player(keys[0], game, n), tabular_player(keys[1], game, n))
-    first = play(keys[2], game, tables, n)
+    first = _started(play(keys[2], game, tables, n), _start_symbol(cfg, game, True))
     room = cfg.phases * cfg.games
     memory = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room), (0, 0))), first)
     return PredictiveState(jnp.int32(0), key_run, params, memory, jnp.int32(n))
@@ -302,12 +320,13 @@ def make_update(
             parts.append(games)
             metrics |= _game_metrics("meta", games.reward, games.action)
         if tabular:
+            start = _start_symbol(cfg, game, True)
             sides = [
                 play(
                     jax.random.fold_in(keys[2], i),
                     game,
                     (
-                        learning_player(predictor, p, game, cfg, tabular),
+                        learning_player(predictor, p, game, cfg, tabular, start),
                         tabular_player(jax.random.fold_in(keys[3], i), game, tabular),
                     ),
                     tabular,
@@ -315,7 +334,7 @@ def make_update(
                 for i, p in enumerate(each)
             ]
             both = jax.tree.map(lambda *x: jnp.stack(x), *sides)  # [P, 2, G, ...]
-            parts.append(jax.tree.map(lambda x: x[:, 0], both))
+            parts.append(_started(jax.tree.map(lambda x: x[:, 0], both), start))
             metrics |= _game_metrics("tabular/ego", both.reward[:, 0], both.action[:, 0])
             metrics |= _game_metrics("tabular/co", both.reward[:, 1], both.action[:, 1])
         new = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
@@ -330,6 +349,11 @@ def make_update(
         return state, metrics
 
     return update
+
+
+def _started(games: Games, symbol: int) -> Games:
+    """Games as their learning player saw them: `symbol` before the first round."""
+    return replace(games, obs=games.obs.at[..., 0].set(symbol)) if symbol else games
 
 
 def _game_metrics(name: str, reward: jax.Array, action: jax.Array) -> dict[str, jax.Array]:

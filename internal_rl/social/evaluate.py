@@ -166,7 +166,7 @@ def _evaluate_analytic(
     cfg = config.agents
 
     def fresh(key, ego):
-        first = cfg.naive_start_std * jax.random.normal(key, (starts, 5))
+        first = analytic.naive_start(key, cfg, starts)
         own, theirs = jax.vmap(lambda s: analytic.learning_curve(ego, s, cfg, updates))(first)
         return own[:, -1].mean(), theirs[:, -1].mean()
 

@@ -91,7 +91,8 @@ def run_predictive(
         "social_predictive", config, path, validate_predictive, seeds, resume, overwrite
     )
     game = make_matrix_game(config.game)
-    predictor = gru_predictor(game.num_observations, game.num_actions, config.embed, config.hidden)
+    symbols = predictive.num_symbols(config.agents, game)
+    predictor = gru_predictor(symbols, game.num_actions, config.embed, config.hidden)
     return _train(
         run,
         config,

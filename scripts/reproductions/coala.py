@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from agents.learning_aware.analytic import learning_curve
 from configs import social as presets
+from envs.social.analytic import STATES
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import evaluate_run, summary
@@ -234,21 +235,32 @@ def fig9(seeds: int = 8, runs: Path = RUNS, output: Path = Path("docs/results/co
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(14, 4.4), layout="constrained")
     rows: dict[str, Any] = {}
     starts = (
         ("coala-fig9", "from mutual defection"),
+        ("coala-fig9-logits", "all from defection"),
         ("coala-fig10", "from mutual tit-for-tat"),
     )
-    for axes, (name, title) in zip(figure.subplots(1, 2), starts, strict=True):
+    for axes, (name, title) in zip(figure.subplots(1, 3), starts, strict=True):
         run = analytic_run(name, seeds, runs)
+        agents = run.load_config(AnalyticConfig).agents
         draw(axes, *column(run, "meta/reward"), "C2", "metas against each other")
         draw(axes, *column(run, "naive/ego_reward"), "C0", "meta against naive")
         draw(axes, *column(run, "naive/co_reward"), "C1", "naive against meta")
-        axes.set(xlabel="meta updates", ylabel="reward per step", title=title)
-        rows[title] = _with_count(run) | {"naive": ending(run, "naive/ego_reward")}
+        axes.set(
+            xlabel="meta updates",
+            ylabel="reward per step",
+            title=f"{title}\n(p_naive {agents.p_naive:g}, steps in {agents.space})",
+        )
+        rows[title] = _with_count(run)
+        rows[title] |= {who: ending(run, f"naive/{who}_reward") for who in ("ego", "co")}
+        rows[title]["cooperation of the first agent"] = {
+            state: summary(jax.nn.sigmoid(logit))
+            for state, logit in zip(STATES, load_state(run).params[:, 0].T, strict=True)
+        }
         rows[title]["run"] = origin(run)
-    figure.suptitle("The mixed pool of the analytical game, p_naive 0.25")
+    figure.suptitle("The mixed pool of the analytical game")
     write(figure, output, rows, BAND)
 
 

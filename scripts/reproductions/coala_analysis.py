@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.learning_aware import population
+from agents.learning_aware import analytic, population
+from agents.learning_aware.analytic import learning_curve
 from agents.learning_aware.gradient_split import SplitNorms, split_norms
 from configs import social as presets
 from envs.social.analytic import extortion_fit
 from internal_rl.errors import UserError
-from internal_rl.social.config import SocialConfig
+from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import summary
 from internal_rl.social.pipeline import load_state, parts
 from reproductions.social_figures import (
@@ -34,6 +35,59 @@ from reproductions.social_figures import (
 POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
 PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 """App. H.3: reward per step and its standard deviation."""
+MEMORY_MEMBERS = (
+    *("meta_episode-0-325", "meta_episode-1-275", "meta_episode-2-350", "meta_episode-3-200"),
+    "step-0-400",
+)
+"""The runs of the memory figure, of unequal length, because each takes up to an hour."""
+
+
+def fig4_length(
+    preset: str = "coala-fig4a-20",
+    rates: tuple[float, ...] = (5.0, 20.0),
+    updates: int = 6000,
+    points: int = 12,
+    naive_updates: int = 400,
+    seeds: int = 20,
+    output: Path = Path("docs/results/coala-fig4-length"),
+) -> None:
+    """Fig. 4B by length of training: with many look-aheads extortion comes, and goes again if learners are slow.
+
+    Args:
+        preset: of `social analytic`, a LOLA rule.
+        rates: η of the imagined and of the fresh naive learner.
+        updates: of the meta agents.
+        points: measurements besides that of the untrained policies.
+        naive_updates: of the fresh learner, before it is measured.
+        seeds: trained at once.
+        output: path of the PNG and the JSON, without suffix.
+    """
+    if points < 1 or updates % points:
+        raise UserError(f"points is {points}; allowed: divisors of updates ({updates})")
+    base = presets.get(preset, AnalyticConfig).agents
+    steps = np.arange(points + 1) * (updates // points)
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows: dict[str, Any] = {"updates": steps.tolist()}
+    for i, rate in enumerate(rates):
+        agents = replace(base, naive_rate=rate)
+        mutual, own, theirs = _frozen_along(agents, updates, points, naive_updates, seeds)
+        draw(left, steps, mutual, f"C{i}", f"η = {rate:g}")
+        draw(right, steps, own, f"C{i}", f"policy, η = {rate:g}")
+        draw(right, steps, theirs, f"C{i}", f"fresh naive learner, η = {rate:g}", "--")
+        table = {"mutual": mutual, "policy": own, "fresh naive learner": theirs}
+        rows[f"rate {rate:g}"] = {
+            name: {str(s): summary(v) for s, v in zip(steps, values.T, strict=True)}
+            for name, values in table.items()
+        }
+    left.set(xlabel="meta updates", ylabel="reward per step", title="against each other")
+    right.set(
+        xlabel="meta updates before freezing",
+        ylabel="reward per step",
+        title=f"frozen, after {naive_updates} updates of a fresh naive learner",
+    )
+    figure.suptitle(f"LOLA-DiCE, {base.look_aheads} look-aheads, by length of training")
+    write(figure, output, rows, BAND)
 
 
 def fig8(
@@ -167,60 +221,98 @@ def rivals(
 
 
 def memory(
-    members: tuple[str, ...] = (
-        *("meta_episode-0", "meta_episode-1", "meta_episode-2", "meta_episode-3"),
-        "step-0",
-    ),
+    members: tuple[str, ...] = MEMORY_MEMBERS,
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-memory"),
 ) -> None:
     """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
 
     Args:
-        members: MEMORY-SEED, one run each, because they take an hour. Memory: meta_episode, inner_episode or step, which
-            is a memory-1 policy by the same network.
+        members: MEMORY-SEED-UPDATES, one run each, because they take an hour. Memory: meta_episode, inner_episode or
+            step, which is a memory-1 policy by the same network.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
+
+    Raises:
+        UserError: a member of another form, or one whose run directory holds other settings.
     """
     sees = {
         "meta_episode": "sees the whole meta-episode",
         "inner_episode": "sees its inner episode",
         "step": "sees the last joint action only",
     }
+    parsed = [_member(member, tuple(sees)) for member in members]
     base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     rows: dict[str, Any] = {}
     panels = figure.subplots(1, 2, sharey=True)
-    for i, member in enumerate(members):
-        kind, seed = member.rsplit("-", 1)
+    for i, (kind, seed, updates) in enumerate(parsed):
         policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
-        config = replace(base, policy=policy, seed=int(seed))
-        run = trained(config, runs / f"{base.name}-{member}", 1)
+        config = replace(base, policy=policy, seed=seed, iterations=updates)
+        run = trained(config, runs / f"{base.name}-{kind}-{seed}", 1)
         style = "--" if kind == "step" else "-"
         for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
             steps, values = column(run, metric)
             axes.plot(steps, values[0], style, color=f"C{i}", label=f"{sees[kind]}, seed {seed}")
         end = {m: ending(run, m)["median"] for m in POOL_METRICS}
         best = float(column(run, "meta/ego_reward")[1].max())
-        rows[member] = end | {
-            "best": best,
-            "updates": int(column(run, "meta/ego_reward")[0][-1]),
-            "run": origin(run),
-        }
+        rows[f"{kind}-{seed}"] = end | {"best": best, "updates": updates, "run": origin(run)}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against naive learners")
     figure.suptitle("Hawk policies in the mixed pool, COALA-PG, by how far back they see")
     handles = panels[0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside right center", fontsize="small")
-    write(figure, output, rows, "one line per run, to where it was stopped", legend=False)
+    write(figure, output, rows, "one line per run", legend=False)
 
 
 SUBCOMMANDS = {
+    "coala-fig4-length": fig4_length,
     "coala-fig8": fig8,
     "coala-fig12": fig12,
     "coala-rivals": rivals,
     "coala-memory": memory,
 }
+
+
+def _frozen_along(
+    agents: analytic.AnalyticSettings, updates: int, points: int, naive_updates: int, seeds: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Along training [S, points + 1]: reward of the metas, of the first one frozen, and of its fresh naive learner."""
+    update = analytic.make_update(agents)
+
+    def measure(state: analytic.AnalyticState, starts: jax.Array):
+        curve = jax.vmap(
+            lambda start: learning_curve(state.params[0], start, agents, naive_updates)
+        )
+        own, theirs = curve(starts)
+        mutual = analytic.mutual_reward(state.params, agents)
+        return mutual, own[:, -1].mean(), theirs[:, -1].mean()
+
+    def advance(state: analytic.AnalyticState):
+        length = updates // points
+        return jax.lax.scan(lambda x, _: (update(x)[0], None), state, None, length=length)[0]
+
+    measure_all, advance_all = jax.jit(jax.vmap(measure)), jax.jit(jax.vmap(advance))
+    starts = jax.random.normal(jax.random.key(2), (seeds, 8, 5))
+    state = jax.vmap(lambda key: analytic.init(agents, key))(
+        jax.random.split(jax.random.key(0), seeds)
+    )
+    found = [measure_all(state, starts)]
+    for _ in range(points):
+        state = advance_all(state)
+        found.append(measure_all(state, starts))
+    mutual, own, theirs = (np.stack(x, axis=1) for x in zip(*found, strict=True))
+    return mutual, own, theirs
+
+
+def _member(text: str, kinds: tuple[str, ...]) -> tuple[str, int, int]:
+    """(memory, seed, updates) of "MEMORY-SEED-UPDATES"."""
+    kind, *numbers = text.split("-")
+    if kind not in kinds or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
+        raise UserError(
+            f"members holds '{text}'; allowed: MEMORY-SEED-UPDATES, memory one of {', '.join(kinds)}"
+        )
+    return kind, int(numbers[0]), int(numbers[1])
 
 
 def _above_noise(log_ratios: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,11 @@ def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
 
 
 def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> RunDir:
-    """Start a run, go on with it, or take it as it is if it is done (it may have more seeds)."""
+    """Start a run, go on with it, or take it as it is if it is done (it may have more seeds).
+
+    Raises:
+        UserError: `path` holds a run of other settings, or of fewer seeds.
+    """
     enable_compilation_cache()
     resume = is_run(path)
     if resume:
@@ -50,6 +54,13 @@ def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> Ru
             raise UserError(
                 f"{path} has {run.info['num_seeds']} seeds; allowed here: at least {seeds}"
             )
+        found = run.load_config(type(config))
+        for field in fields(config):
+            there, here = getattr(found, field.name), getattr(config, field.name)
+            if field.name != "runtime" and there != here:
+                raise UserError(
+                    f"{path} was run with {field.name} = {there}, the figure wants {here}; choose other --runs"
+                )
         if run.info["status"] == "done":
             return run
     if isinstance(config, SocialConfig):

@@ -98,11 +98,59 @@ def test_plain_gradients_end_in_defection_and_shaping_does_not():
     assert run(extort, 150)["naive/ego_reward"] > 0.7
 
 
+def test_shaping_helps_both_where_interests_agree():
+    """Both are paid the same, and mutual defection is the poorer of two equilibria."""
+    common = replace(
+        CFG,
+        payoffs=(1.0, 0.0, 0.0, 0.3),
+        num_meta=1,
+        p_naive=1.0,
+        naive_updates=20,
+        start="defection",
+        optimizer=Optimizer("adamw", 0.05),
+    )
+    update = analytic.make_update(common)
+    first = analytic.init(common, jax.random.key(0))
+    last, _ = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, 150))(first)
+    fresh = jax.random.normal(jax.random.key(7), (5,))
+    curve = jax.jit(lambda ego: analytic.learning_curve(ego, fresh, common, 20))
+    before, after = curve(first.params[0]), curve(last.params[0])
+    np.testing.assert_allclose(after[0], after[1], atol=1e-5)
+    assert float(before[1][-1]) < 0.35
+    assert float(after[1][-1]) > 0.9
+
+
 def run(cfg, steps):
     update = analytic.make_update(cfg)
     state = analytic.init(cfg, jax.random.key(0))
     _, metrics = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, steps))(state)
     return {name: float(value[-1]) for name, value in metrics.items()}
+
+
+@pytest.mark.usefixtures("_float64")
+def test_probabilities_are_ascended_and_projected():
+    """One step of size 0.5 along ∂J/∂P(C), against automatic differentiation in probabilities."""
+    cfg = replace(CFG, rule="naive", space="probabilities", optimizer=Optimizer("sgd", 0.5))
+    game = analytic.game_returns(cfg)
+    logit = lambda p: jnp.log(p) - jnp.log1p(-p)  # noqa: E731
+    start = analytic.init(cfg, jax.random.key(0))
+    params = start.params.astype(jnp.float64).at[0, 4].set(-9.0)  # below the margin
+    after, _ = jax.jit(analytic.make_update(cfg))(replace(start, params=params))
+    probs = jax.nn.sigmoid(params)
+    for i in range(2):
+        slope = jax.grad(lambda p, i=i: game(logit(p), params[1 - i])[0])(probs[i])
+        expected = np.clip(probs[i] + 0.5 * slope, analytic.MARGIN, 1 - analytic.MARGIN)
+        np.testing.assert_allclose(jax.nn.sigmoid(after.params[i]), expected, atol=1e-9)
+    assert float(jax.nn.sigmoid(after.params[0, 4])) == pytest.approx(analytic.MARGIN)
+
+
+def test_projected_pools_leave_mutual_defection():
+    """Fig. 9: with logits the start's runs away, and the metas never meet again in cooperation."""
+    cfg = AnalyticSettings(
+        p_naive=0.1, naive_starts=4, start="defection", optimizer=Optimizer("adamw", 0.02)
+    )
+    assert run(replace(cfg, space="probabilities"), 120)["meta/reward"] > 0.8
+    assert run(cfg, 120)["meta/reward"] < 0.1
 
 
 def test_warm_up_changes_the_mixture():
@@ -119,6 +167,7 @@ def test_warm_up_changes_the_mixture():
     [
         ({"rule": "coala"}, "rule is 'coala'; allowed: shaping, lola_dice, lola, naive"),
         ({"start": "nice"}, "start is 'nice'"),
+        ({"space": "odds"}, "space is 'odds'; allowed: logits, probabilities"),
         ({"p_naive": 1.5}, r"p_naive is 1.5; allowed: in \[0, 1\]"),
         ({"discount": 1.0}, r"discount is 1.0; allowed: in \[0, 1\)"),
         ({"num_meta": 1}, "p_naive is 0.25 with one meta agent"),

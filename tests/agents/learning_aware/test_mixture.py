@@ -82,6 +82,34 @@ def test_decoupled_agents_defect_for_every_alpha(alpha):
     np.testing.assert_allclose(predict_other(belief, 0), predict_other(belief, 1), atol=1e-12)
 
 
+@pytest.mark.parametrize("alpha", [0.6, 0.5, 0.3, 0.1])
+def test_a_mirror_as_environment_is_played_like_a_twin(alpha):
+    """A decoupled agent that thinks "the environment copies my action" possible: same threshold, same play.
+
+    Worked out here without the mixture's code: behaviour alone does not tell the two kinds of agents apart.
+    """
+    plans = np.array(list(itertools.product(range(2), repeat=ROUNDS)))
+    mirror, weight = alpha, np.full(len(plans), (1 - alpha) / len(plans))
+    actions = []
+    for t in range(ROUNDS):
+        # p(c | own action); the copy's part depends on it causally, the plans' does not.
+        chance = weight[plans[:, t] == 0].sum()
+        cooperates = np.array([chance + mirror, chance]) / (weight.sum() + mirror)
+        value = [np.array([p, 1 - p]) @ payoff()[a] for a, p in enumerate(cooperates)]
+        action = 0 if value[0] > value[1] + 1e-12 else 1
+        actions.append(action)
+        weight = weight * (plans[:, t] == action)  # the other did the same
+    assert actions == [a for a, _ in twins(alpha)]
+
+
+@pytest.mark.parametrize(("q", "threshold"), [(0.0, 1 / 2), (0.5, 1 / 5)])
+def test_stag_is_hunted_above_the_threshold_of_its_copy(q, threshold):
+    above, below = (
+        sequences.advantage_of_cooperation(STAG, threshold + d, q) for d in (1e-6, -1e-6)
+    )
+    assert below < 0 < above
+
+
 def test_without_copies_coupled_is_decoupled():
     belief = copy_prior(open_loop(4), 0.0)
     other = decoupled(belief)

@@ -123,6 +123,35 @@ def test_the_network_acts_as_it_is_trained():
     np.testing.assert_allclose(jax.jit(model.loss)(params, games), expected, rtol=1e-5)
 
 
+def test_identity_is_told_at_the_start_and_to_nobody_else(monkeypatch):
+    """Against tables the agent sees another start symbol, also in what it learns from; against its like it does not."""
+    game = IteratedMatrixGame(episode_length=2)
+    cfg = PredictiveSettings(
+        pretrain_games=4, games=4, phases=1, epochs=1, batch=2, depth=1, rollouts=1, identity=True
+    )
+    model = gru_predictor(predictive.num_symbols(cfg, game), 2, 2, 2)
+    # Its action tells what it saw: defection exactly after the second start symbol.
+    told = lambda params, carry, reward: (carry, 1e3 * jnp.stack([carry, -carry], -1))  # noqa: E731
+    seen = replace(
+        model,
+        init_carry=lambda b: jnp.zeros(b),
+        observe=lambda params, carry, obs: (jnp.where(obs == 5, -1.0, 1.0), jnp.zeros(obs.shape)),
+        receive=told,
+        act=lambda params, carry, action: (carry, jnp.zeros((*action.shape, 6))),
+    )
+    monkeypatch.setattr(predictive, "rollout_values", lambda *_: jnp.zeros((2, 2)))
+    state = predictive.init(cfg, game, seen, jax.random.key(0))
+    after, _ = jax.jit(predictive.make_update(cfg, game, seen))(state)
+    first = np.asarray(after.memory.obs[:, :, 0])
+    np.testing.assert_array_equal(first[:, :4], 5)  # the first games, among tables
+    np.testing.assert_array_equal(first[:, 4:6], 0)  # against each other
+    np.testing.assert_array_equal(first[:, 6:], 5)
+    actions = np.asarray(after.memory.action[:, 4:])
+    np.testing.assert_array_equal(actions[:, :2], 0)
+    np.testing.assert_array_equal(actions[:, 2:], [[[1, 0]] * 2] * 2)
+    assert after.memory.obs[:, 4:, 1:].max() < 5
+
+
 @pytest.mark.slow
 def test_one_phase_learns_to_defect_against_tables_and_keeps_its_games():
     game = IteratedMatrixGame(episode_length=4)

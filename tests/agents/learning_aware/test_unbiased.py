@@ -135,12 +135,27 @@ class TestFixture:
         np.testing.assert_allclose(d + c_own, mean_of("batch_unaware", p, params, data), atol=1e-12)
 
     @pytest.mark.parametrize(
-        ("name", "variance"), [("coala", 3.572), ("full", 6.045), ("batch_unaware", 2.106)]
+        ("name", "variance"),
+        # M-FOS is 7.470 as a sum over the two chains; ours is the mean.
+        [("coala", 3.572), ("full", 6.045), ("batch_unaware", 2.106), ("m_fos", 7.470 / 4)],
     )
     def test_variance(self, two, name, variance):
         p, params, data, _, _ = two
         found = estimator_variance(p, params, data, weights(name, p, data))
         assert found == pytest.approx(variance, abs=1e-3)
+
+
+def test_automatic_gradient_is_that_of_finite_differences():
+    """The reference that the estimators are held against, without automatic differentiation."""
+    p = problem(batch=1)
+    start = jax.random.normal(jax.random.key(0), (10,))
+    data = p.everything(co_params(jax.random.key(1)))
+    value = jax.jit(lambda x: exact(p, {"logits": x.reshape(2, 5, 1)}, data)[0])
+    h = 1e-5
+    slopes = [float(value(start + h * e) - value(start - h * e)) / (2 * h) for e in np.eye(10)]
+    gradient = flat(exact(p, {"logits": start.reshape(2, 5, 1)}, data)[1])
+    assert np.max(np.abs(gradient)) > 0.1
+    np.testing.assert_allclose(gradient, slopes, atol=1e-8)
 
 
 def test_one_chain():
@@ -206,6 +221,25 @@ def test_nothing_to_shape_in_a_frozen_co_player():
         estimator_variance(p, params, data, weights(n, p, data)) for n in ("coala", "batch_unaware")
     ]
     assert noise[0] > noise[1]
+
+
+def test_nothing_to_shape_in_a_co_player_that_ignores_what_it_sees():
+    """It changes after every inner episode, but not by what it was paid: other chains' futures say nothing."""
+    drifting = naive.NaiveLearner(
+        tabular(5, 2),
+        lambda params: naive.LearnerState(params, ()),
+        lambda state, _: replace(state, params=jax.tree.map(lambda x: x + 0.7, state.params)),
+    )
+    p = replace(problem(batch=2, ego=remembering_ego(2)), learner=drifting)
+    params = {"logits": jax.random.normal(jax.random.key(0), (5, 5))}
+    data = p.everything(co_params())
+    parts = jax.vmap(lambda r: split_weights(ESTIMATORS["batch_unaware"], r, 2))(data[2])
+    own, cross = parts[1], jnp.flip(parts[1], axis=1)
+    np.testing.assert_allclose(flat(estimator_mean(p, params, data, cross)), 0.0, atol=TOLERANCE)
+    # Not because later episodes said nothing at all: the ego remembers its own chain.
+    assert np.max(np.abs(flat(estimator_mean(p, params, data, own)))) > 1e-3
+    gradient = flat(exact(p, params, data)[1])
+    np.testing.assert_allclose(mean_of("coala", p, params, data), gradient, atol=TOLERANCE)
 
 
 def test_merging_two_co_players_into_one_batch_only_adds_noise():

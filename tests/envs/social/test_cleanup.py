@@ -137,6 +137,10 @@ def uniform(key, s, me):
     return jax.random.randint(key, (), 0, 6)
 
 
+def peaceful(key, s, me):
+    return jnp.array([RIGHT, LEFT, UP, DOWN, STAY])[jax.random.randint(key, (), 0, 5)]
+
+
 def seeker(what, idle):
     """Walks to the nearest cell with `what`, rows before columns; `idle` where there is none."""
 
@@ -159,8 +163,14 @@ def test_scripted_values():
     random = scripted(uniform, uniform)
     assert random[0] == pytest.approx(0.006, abs=0.004)
     assert random[2] == pytest.approx(4.0, abs=0.2)
+    without_zaps = scripted(peaceful, peaceful)
+    assert without_zaps[0] == pytest.approx(0.015, abs=0.006)
+    cleaners = scripted(seeker(DIRT, STAY), seeker(DIRT, STAY))
+    assert sum(cleaners[:2]) < 0.01
+    assert cleaners[3] == pytest.approx(4.1, abs=0.2)
     cleaner = scripted(seeker(DIRT, STAY), seeker(APPLE, LEFT))
     assert cleaner[0] < 0.03
+    assert cleaner[3] == pytest.approx(1.6, abs=0.2)
     assert cleaner[1] == pytest.approx(0.39, abs=0.03)
     assert cleaner[2] == pytest.approx(1.46, abs=0.15)
     harvesters = scripted(seeker(APPLE, LEFT), seeker(APPLE, LEFT))
