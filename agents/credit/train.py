@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from agents.credit import estimators
 from agents.credit.model import CreditModel
@@ -117,7 +117,7 @@ def make_update(
     optimizer = adamw(policy_rate, clip=config.policy_clip)
 
     def learn(
-        policy_state: Any, credit: Any, batch: Trajectory, keys: PRNGKeyArray
+        policy_state: Any, credit: Any, batch: Trajectory, keys: Key[Array, " 3"]
     ) -> tuple[Any, Any, dict[str, Array], Array]:
         params, opt_state = policy_state
         acting = policy.acting(params, config.epsilon)

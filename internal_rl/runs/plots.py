@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from envs.pinpad.render import PALETTE
 from internal_rl.runs.statistics import (
     ArrayLike,
     iqm,
@@ -213,7 +213,7 @@ def _draw_goals(axes: Axes, goal: np.ndarray) -> None:
 
 
 def _goal_colour(colour: int) -> str:
-    return to_hex(colormaps["tab10"](colour % 10))
+    return to_hex(PALETTE[colour % len(PALETTE)] / 255)
 
 
 def _cycle(count: int) -> list[str]:
