@@ -209,22 +209,26 @@ def _usage() -> str:
 
 
 def _defaults(command: type, argv: Sequence[str]):
-    """A command's defaults: fields of the named preset, or of the run that it builds on."""
+    """A command's defaults: fields of the named preset, of the run that it builds on, or of the run that it resumes."""
+    resumed = issubclass(command, RunFlags) and "--resume" in argv and flag(argv, "run")
     if "--help" in argv or "-h" in argv:
         config = configs.get(flag(argv, "preset") or DEFAULT_PRESET)
+    elif resumed:
+        from internal_rl.runs.run_dir import open_run
+
+        config = open_run(resumed).config
     elif command in (Discover, Reinforce, Evaluate):
         from internal_rl.runs.run_dir import open_run
 
         name = {Discover: "base", Reinforce: "parent", Evaluate: "run"}[command]
-        resumed = "--resume" in argv and flag(argv, "run")
-        source = flag(argv, "run") if resumed else flag(argv, name)
+        source = flag(argv, name)
         if source is None:
             raise UserError(
                 f"--{name} is missing; internal-rl {command.__name__.lower()} needs the run directory it builds on"
             )
         preset = flag(argv, "preset")
         config = configs.get(preset) if preset else open_run(source).config
-        if not resumed and flag(argv, "reinforce.method") == "raw_action":
+        if flag(argv, "reinforce.method") == "raw_action":
             config = dataclasses.replace(config, reinforce=config.raw_action)
     else:
         config = configs.get(flag(argv, "preset") or DEFAULT_PRESET)
@@ -240,12 +244,14 @@ def _defaults(command: type, argv: Sequence[str]):
 
 def _pretrain(args: Pretrain) -> None:
     from internal_rl.pipeline import run_pretrain
+    from internal_rl.runs.run_dir import open_run
 
+    config = open_run(args.run, "pretrain").config if args.resume else configs.get(args.preset)
     config = dataclasses.replace(
-        configs.get(args.preset),
+        config,
         **{name: getattr(args, name) for name in ("seed", "env", "model", "pretrain", "runtime")},
     )
-    check_resumed(args, config, configs.get(args.preset))
+    check_resumed(args, config)
     run = run_pretrain(config, args.run, **run_flags(args))
     print(f"pretrain: done, in {run.path}")
 

@@ -95,3 +95,33 @@ def contents(folder: Path) -> dict[str, str]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Runs a command that has to fail with one line on stderr, before compiling or writing."""
+    from internal_rl import cli
+    from internal_rl.runs import loop
+    from internal_rl.runs.cache import count_compilations
+
+    def no_training(*_, **__):
+        raise AssertionError("the mistake was not noticed before training")
+
+    def check(*argv, says=()):
+        monkeypatch.setattr(loop, "run", no_training)
+        monkeypatch.chdir(tmp_path)
+        before = contents(tmp_path)
+        with count_compilations() as compiled:
+            code = cli.main([str(word) for word in argv])
+        assert compiled.programs <= 4  # moving a task table there and back; a stage takes dozens
+        captured = capsys.readouterr()
+        assert code == 2, captured
+        assert captured.out == ""
+        assert captured.err.startswith("internal-rl: error: ")
+        assert captured.err.count("\n") == 1
+        assert captured.err.endswith("\n")
+        for part in (says,) if isinstance(says, str) else says:
+            assert part in captured.err
+        assert contents(tmp_path) == before
+
+    return check

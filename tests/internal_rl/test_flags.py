@@ -1,0 +1,59 @@
+"""What every command does about resuming and about files that are in its way."""
+
+import shutil
+
+from internal_rl import cli
+from internal_rl.runs import loop
+
+SMOKE = ["--preset", "gridworld-smoke"]
+
+
+def test_a_resumed_run_keeps_its_settings(refused, runs, tmp_path):
+    base = shutil.copytree(runs.base.path, tmp_path / "base")
+    resume = ["pretrain", *SMOKE, "--run", base, "--resume"]
+    refused(
+        *resume, "--pretrain.steps", "16", "--seeds", "5",
+        says=["pretrain.steps is 16; allowed with --resume: 8", "seeds is 5", "with --resume: 1"],
+    )  # fmt: skip
+    refused(*resume, "--overwrite", says="overwrite is True; allowed with --resume: False")
+    refused(*resume, "--seed", "9", says="seed is 9; allowed with --resume: 0")
+    meta = ["discover", "--run", runs.meta.path, "--resume"]
+    refused(*meta, "--discover.kl-weight", "7", says="discover.kl_weight is 7.0; allowed with")
+    internal = ["reinforce", "--run", runs.internal.path, "--resume"]
+    refused(*internal, "--heldout-tasks", "1032", says="env.heldout_tasks is ('1032',); allowed")
+
+
+def test_a_resumed_run_may_be_told_its_settings_again(runs, monkeypatch):
+    monkeypatch.setattr(loop, "run", lambda *_, **__: None)
+    base, meta, internal = runs.base.path, runs.meta.path, runs.internal.path
+    again = ["--seed", "0", "--seeds", "1", "--resume", "--no-progress"]
+    assert cli.main(["pretrain", *SMOKE, "--run", str(base), "--pretrain.steps", "8", *again]) == 0
+    assert cli.main(["pretrain", "--run", str(base), "--resume"]) == 0
+    assert cli.main(["discover", "--run", str(meta), "--discover.steps", "8", *again]) == 0
+    # A preset does not stand for settings that the run was started without.
+    assert cli.main(["reinforce", *SMOKE, "--run", str(internal), "--resume"]) == 0
+    tasks = ["--heldout-tasks", *runs.config.env.heldout_tasks]
+    assert cli.main(["reinforce", "--run", str(internal), *tasks, *again]) == 0
+
+
+def test_outputs_in_the_way(refused, runs, tmp_path):
+    meta = runs.meta.path
+    (tmp_path / "w.json").write_text("precious")
+    (tmp_path / "folder").mkdir()
+    export = ["export", "--run", meta, "--output"]
+    refused(
+        *export, "w.safetensors", says="w.json exists; choose another name, or pass --overwrite"
+    )
+    refused(*export, "other.json", says="output is other.json; allowed: another suffix")
+    refused(
+        *export, "folder", "--overwrite", says="folder is a folder; allowed: the name of a file"
+    )
+    evaluate = ["evaluate", "--run", meta, "--output"]
+    refused(*evaluate, "w.json", says="w.json exists")
+    refused(*evaluate, "w.json/x.json", says="w.json/x.json cannot be written")
+    refused("pretrain", *SMOKE, "--run", "w.json/run", says="run directory w.json/run cannot be")
+
+
+def test_parents_that_were_moved(refused, runs, tmp_path):
+    meta = shutil.copytree(runs.meta.path, tmp_path / "elsewhere" / "meta")
+    refused("evaluate", "--run", meta, says=[f"{meta} builds on run", "does not exist", "together"])
