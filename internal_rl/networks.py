@@ -6,6 +6,7 @@ are dicts of arrays, so nothing of nnx runs in a loop.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -37,23 +38,30 @@ class Network(Generic[M]):
         return nnx.merge(self.structure, params)
 
 
+# The three networks are cached, because finding a structure takes a second and every program asks for it again.
+_per_config = lru_cache(maxsize=64)
+
+
 def _network(construct: Callable[[nnx.Rngs], M]) -> Network[M]:
     shape = nnx.eval_shape(lambda: construct(nnx.Rngs(params=0)))
     return Network(construct, nnx.split(shape, nnx.Param)[0])
 
 
+@_per_config
 def base_network(config: Config, obs: ObservationSpec, action: ActionSpec) -> Network[BaseModel]:
     """The base model of a config."""
     max_len = config.env.horizon + 1
     return _network(lambda rngs: BaseModel(config.model, obs, action, max_len=max_len, rngs=rngs))
 
 
+@_per_config
 def metacontroller_network(config: Config) -> Network[Metacontroller]:
     """The metacontroller of a config."""
     width = config.model.width
     return _network(lambda rngs: Metacontroller(config.metacontroller, width, rngs=rngs))
 
 
+@_per_config
 def policy_network(config: Config) -> Network[AbstractPolicy]:
     """The abstract-action policy of a config."""
     width = config.model.width

@@ -7,6 +7,7 @@ leading seed axis only if the run has several seeds.
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     if contested and weights.exists():  # exported weights are the winner's alone
         contested = False
         config = replace(config, discover=replace(config.discover, candidates=1))
-    template = jax.eval_shape(lambda: _init(_initialiser(run.stage, config), config.seed, seeds))
+    template = _template(run.stage, config, seeds)
     if weights.exists():
         params, _ = import_params(weights / f"{run.stage}.safetensors", template.params)
     else:
@@ -246,6 +247,12 @@ def _initialiser(stage: str, config: Config):
         rule = _reinforce_stage(config)
         return lambda key: rule.init(config, key, base.init(key))
     raise UserError(f"stage '{stage}' has no weights; allowed: {', '.join(STAGES)}")
+
+
+@lru_cache(maxsize=64)
+def _template(stage: str, config: Config, seeds: int) -> Any:
+    """Shapes of a run's state; cached, because every stage asks for those of its parents several times."""
+    return jax.eval_shape(lambda: _init(_initialiser(stage, config), config.seed, seeds))
 
 
 def _init(init, seed: int, seeds: int) -> Any:

@@ -5,6 +5,7 @@ two CPU devices, so that sharding is exercised. `pytest --typecheck` also checks
 annotation of our packages.
 """
 
+import gc
 import os
 
 # Both are read when jax is first imported, so they come before it.
@@ -21,6 +22,9 @@ os.environ["XLA_FLAGS"] = (
 import hypothesis
 import jax
 import pytest
+
+# Tracing leaves large structures behind that all stay: to look through them again and again takes a tenth of the time.
+gc.set_threshold(100_000, 20, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,5 +1,6 @@
 """Shortest-path expert of gridworld-pinpad, and trajectories of it (paper App. A)."""
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -93,6 +94,8 @@ def sample_solvable(
     return layout, fraction
 
 
+# Jitted for its own cache: a dozen programs contain it, and it is traced once for all of them.
+@partial(jax.jit, static_argnames=("n", "env", "horizon"))
 def _sample_solvable(
     key: Array, n: int, env: GridPinpad, tasks: Tasks, task_ids: Array, horizon: int
 ) -> tuple[Layout, Plan, Array]:
@@ -266,6 +269,7 @@ def generate(
     return trajectories, stats
 
 
+@partial(jax.jit, static_argnames=("grid_size", "tie_breaking"))
 def _rollout(
     uniforms: Float[Array, "H 2 n"],
     tasks: Tasks,

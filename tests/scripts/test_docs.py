@@ -2,10 +2,9 @@
 
 import importlib
 import re
+import runpy
 import shlex
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,28 +86,29 @@ def test_make_targets_exist(target):
     assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE)
 
 
-def test_scripts_exist():
+def test_scripts_exist(monkeypatch, capsys):
+    helps = {}
     for page, words in COMMANDS:
-        if words[0] in ("python", ".venv/bin/python"):
-            script = next(word for word in words[1:] if word.endswith(".py"))
-            assert (ROOT / script).is_file(), page
-            for flag in (word for word in words if word.startswith("--")):
-                option = flag.partition("=")[0]
-                assert option in _help_of(words), f"{page}: {option}"
+        if words[0] not in ("python", ".venv/bin/python"):
+            continue
+        first = next(n for n, word in enumerate(words) if word.endswith(".py"))
+        assert (ROOT / words[first]).is_file(), page
+        command = tuple(word for word in words[first : first + 2] if not word.startswith("-"))
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            if command not in helps:
+                helps[command] = _help(command, monkeypatch, capsys)
+            assert option in helps[command], f"{page}: {option}"
 
 
-def _help_of(words):
-    script = words.index(next(word for word in words if word.endswith(".py")))
-    return _help(tuple(word for word in words[1 : script + 2] if not word.startswith("-")))
-
-
-@cache
-def _help(command):
-    done = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def _help(command, monkeypatch, capsys):
+    """In this process, because importing everything anew takes seconds; test_benchmark starts one for real."""
+    script = ROOT / command[0]
+    monkeypatch.syspath_prepend(str(script.parent))
+    monkeypatch.setattr(sys, "argv", [*command, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(script), run_name="__main__")
+    assert stop.value.code == 0
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from agents.credit import estimators
 from agents.credit.trajectory import from_paths
@@ -15,12 +16,17 @@ def trajectories(mdp, policy, size=1296):
     share one compiled program.
     """
     paths = enumerate_paths(mdp)
-    batch, probability = from_paths(mdp, paths, policy), paths.probability(policy)
+    missing = max(size - len(paths.weight), 0)
+    pad = lambda x: np.concatenate([x, np.repeat(x[:1], missing, axis=0)])  # noqa: E731
+    paths = jax.tree.map(pad, paths)
+    paths.weight[len(paths.weight) - missing :] = 0.0
+    return _trajectories(mdp, paths, policy)
+
+
+@jax.jit
+def _trajectories(mdp, paths, policy):
     states = jnp.asarray(paths.states)[:, :-1]
-    missing = max(size - len(probability), 0)
-    pad = lambda x: jnp.concatenate([x, jnp.repeat(x[:1], missing, axis=0)])  # noqa: E731
-    batch, states = jax.tree.map(pad, (batch, states))
-    return batch, states, jnp.pad(probability, (0, missing))
+    return from_paths(mdp, paths, policy), states, paths.probability(policy)
 
 
 def gradients(logits, batch, states, tables, first_only=False):

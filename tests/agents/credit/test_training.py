@@ -208,22 +208,25 @@ def test_sampled_variance_agrees_with_the_exact_one(method):
     policy = tabular_policy(mdp)
     logits = 0.5 * jax.random.normal(jax.random.key(2), (mdp.num_states, 4))
     model, key = model_of(method, "exact"), jax.random.key(3)
-    acting = policy.acting(logits, 0.05)
-    credit, _ = model.update(model.init(key), None, acting, key)
-    batch, _ = rollouts(ENV, PARAMS, acting, key, 5, 4096)
-    single = flat_gradients(
-        policy, logits, 0.05, batch, tables_of(model, credit, batch, key), False
-    )
-    found = gradient_quality(policy, logits, 0.05, model, credit, batch, mdp, key, False)
-    pi = jnp.exp(acting(jnp.asarray(mdp.observations)))
     paths = enumerate_paths(mdp)
-    every = from_paths(mdp, paths, pi)
-    weight = paths.probability(pi)
-    exact_single = flat_gradients(
-        policy, logits, 0.05, every, tables_of(model, credit, every, key), False
-    )
-    truth = weight @ exact_single
-    exact = ratios(truth, truth, exact_single, weight)
+
+    @jax.jit
+    def run(logits):
+        acting = policy.acting(logits, 0.05)
+        credit, _ = model.update(model.init(key), None, acting, key)
+
+        def gradients(batch):
+            tables = tables_of(model, credit, batch, key)
+            return flat_gradients(policy, logits, 0.05, batch, tables, False)
+
+        batch, _ = rollouts(ENV, PARAMS, acting, key, 5, 4096)
+        found = gradient_quality(policy, logits, 0.05, model, credit, batch, mdp, key, False)
+        pi = jnp.exp(acting(jnp.asarray(mdp.observations)))
+        weight, every = paths.probability(pi), gradients(from_paths(mdp, paths, pi))
+        truth = weight @ every
+        return gradients(batch), found, truth, ratios(truth, truth, every, weight)
+
+    single, found, truth, exact = run(logits)
     power = float(jnp.sum(truth**2))
     squares = np.square(np.asarray(single - truth[None])).sum(1)
     error = squares.std() / np.sqrt(len(squares)) / power

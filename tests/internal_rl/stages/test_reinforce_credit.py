@@ -20,6 +20,7 @@ from internal_rl.runs.run_dir import RunDir
 from internal_rl.stages import reinforce, reinforce_credit
 from internal_rl.validate import validate
 from internal_rl.world import heldout_world
+from tests.internal_rl.killed import assert_survives_a_kill
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -152,12 +153,12 @@ def test_without_distractors_the_return_to_go_is_the_episode_return():
     np.testing.assert_array_equal(weights.taken, (wide & d.valid).astype(jnp.float32))
 
 
-def test_cli_trains_and_evaluates(runs, tmp_path):
+def test_cli_trains_evaluates_and_survives_a_kill(runs, tmp_path):
     """`reinforce --credit NAME`, and `evaluate` finds the policy in its run."""
     words = ["reinforce", "--parent", str(runs.meta.path), "--credit", "cocoa_reward"]
-    words += ["--reinforce.distractor-reward", "0.1", "--no-progress", "--reinforce.credit.width"]
-    words += ["8", "--reinforce.credit.samples", "2", "--run", str(tmp_path / "run")]
-    assert cli.main(words) == 0
+    words += ["--reinforce.distractor-reward", "0.1", "--reinforce.credit.width", "8"]
+    words += ["--reinforce.credit.samples", "2"]
+    assert cli.main([*words, "--no-progress", "--run", str(tmp_path / "run")]) == 0
     run = RunDir(tmp_path / "run")
     assert run.config.reinforce.credit.method == "cocoa_reward"
     metrics = read_metrics(run)
@@ -166,6 +167,7 @@ def test_cli_trains_and_evaluates(runs, tmp_path):
     assert (metrics["unmatched_rewards"] == 0).all()
     assert jax.tree.structure(load_params(run)) == jax.tree.structure(policy_params())
     assert cli.main(["evaluate", "--run", str(run.path), "--evaluate.episodes", "8"]) == 0
+    assert_survives_a_kill(words, run, tmp_path / "killed")
 
 
 @pytest.mark.parametrize(
