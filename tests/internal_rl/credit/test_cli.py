@@ -8,7 +8,6 @@ import pytest
 
 from agents.credit import METHODS
 from configs import credit as presets
-from internal_rl import family
 from internal_rl.credit import cli
 from internal_rl.credit.measure import variance_report
 from internal_rl.credit.world import validate
@@ -25,9 +24,8 @@ def run(*words):
 
 
 @pytest.fixture(autouse=True)
-def no_cache(monkeypatch):
-    """Tests leave the user's compilation cache alone."""
-    monkeypatch.setattr(family, "enable_compilation_cache", lambda: None)
+def _cache(cache_dir):
+    """Keep what is compiled here, and leave the user's compilation cache alone."""
 
 
 def test_train_and_resume_repeat_the_numbers(tmp_path):
