@@ -29,7 +29,15 @@ from internal_rl.config import (
     RuntimeConfig,
 )
 from internal_rl.errors import UserError, nearest
-from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
+from internal_rl.flags import (
+    RunFlags,
+    check_output,
+    check_resumed,
+    flag,
+    report,
+    resumed_run,
+    run_flags,
+)
 
 DEFAULT_PRESET = "gridworld-laptop"
 FAMILIES = {"credit": "internal_rl.credit.cli", "social": "internal_rl.social.cli"}
@@ -210,13 +218,11 @@ def _usage() -> str:
 
 def _defaults(command: type, argv: Sequence[str]):
     """A command's defaults: fields of the named preset, of the run that it builds on, or of the run that it resumes."""
-    resumed = issubclass(command, RunFlags) and "--resume" in argv and flag(argv, "run")
+    resumed = resumed_run(argv) if issubclass(command, RunFlags) else None
     if "--help" in argv or "-h" in argv:
         config = configs.get(flag(argv, "preset") or DEFAULT_PRESET)
     elif resumed:
-        from internal_rl.runs.run_dir import open_run
-
-        config = open_run(resumed).config
+        config = resumed.config
     elif command in (Discover, Reinforce, Evaluate):
         from internal_rl.runs.run_dir import open_run
 
@@ -239,6 +245,8 @@ def _defaults(command: type, argv: Sequence[str]):
             values[f.name] = getattr(config, f.name)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             values[f.name] = required[f.name]
+    if resumed and command is Pretrain:
+        values["preset"] = config.name
     return command(**values)
 
 
@@ -251,7 +259,7 @@ def _pretrain(args: Pretrain) -> None:
         config,
         **{name: getattr(args, name) for name in ("seed", "env", "model", "pretrain", "runtime")},
     )
-    check_resumed(args, config)
+    check_resumed(args, config, args.preset)
     run = run_pretrain(config, args.run, **run_flags(args))
     print(f"pretrain: done, in {run.path}")
 

@@ -5,9 +5,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from internal_rl.errors import UserError
+
+if TYPE_CHECKING:
+    from internal_rl.runs.run_dir import RunDir
 
 
 @dataclass
@@ -41,28 +44,46 @@ def flag(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
-def check_resumed(args: RunFlags, config: Any, default: Any = None) -> None:
+def resumed_run(argv: Sequence[str]) -> "RunDir | None":
+    """The run that --resume in argv goes on with; its settings are the defaults of all flags.
+
+    Raises:
+        UserError: it is no run directory.
+    """
+    path = flag(argv, "run")
+    if path is None or "--resume" not in argv or "--help" in argv or "-h" in argv:
+        return None
+    from internal_rl.runs.run_dir import open_run
+
+    return open_run(path)
+
+
+def check_resumed(args: RunFlags, config: Any, preset: str = "") -> None:
     """Refuse flags that a resumed run could only ignore.
 
     Args:
         args: the command's flags; nothing is checked without --resume.
         config: config that they describe.
-        default: config without them; None where that is what --run was started with.
+        preset: the one that they name, where a run's config is called by its preset.
 
     Raises:
-        UserError: a setting differs from its default and from what --run was started with.
+        UserError: a setting, or the preset, is not what --run was started with.
     """
     if not args.resume:
         return
     from internal_rl.runs.run_dir import open_run
 
     run = open_run(args.run)
-    started = dict(_leaves(run.load_config(type(config)), ""))
-    usual = started if default is None else dict(_leaves(default, ""))
+    started = run.load_config(type(config))
+    if preset and preset != started.name:
+        raise UserError(
+            f"preset is {preset!r}; allowed with --resume: {started.name!r}. {run.path} goes on as it was started"
+        )
+    settings = dict(_leaves(started, ""))
     changed = [
-        f"{name} is {value!r}; allowed with --resume: {started[name]!r}"
+        f"{name} is {value!r}; allowed with --resume: {settings[name]!r}"
         for name, value in _leaves(config, "")
-        if value not in (usual[name], started[name])
+        if value != settings[name]
     ]
     if args.overwrite:
         changed.append("overwrite is True; allowed with --resume: False")

@@ -17,7 +17,15 @@ from configs import credit as presets
 from internal_rl.config import RuntimeConfig
 from internal_rl.credit.config import CreditRunConfig, ShadowConfig, WorldConfig
 from internal_rl.family import run_family
-from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
+from internal_rl.flags import (
+    RunFlags,
+    check_output,
+    check_resumed,
+    flag,
+    report,
+    resumed_run,
+    run_flags,
+)
 
 DEFAULT_PRESET = "cocoa-length-23"
 
@@ -94,15 +102,19 @@ def main(argv: Sequence[str]) -> int:
 def parse(name: str, argv: Sequence[str]) -> Choice:
     """Flags of one command, with the defaults of the named preset and method."""
     command, _ = COMMANDS[name]
-    preset = flag(argv, "preset") or ("cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET)
-    method, model = flag(argv, "method"), flag(argv, "model")
-    config = presets.get(preset, method, model)
+    resumed = resumed_run(argv)
+    if resumed:
+        config = resumed.load_config(CreditRunConfig)
+    else:
+        usual = "cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET
+        method, model = flag(argv, "method"), flag(argv, "model")
+        config = presets.get(flag(argv, "preset") or usual, method, model)
     values = {
         f.name: getattr(config, f.name)
         for f in dataclasses.fields(command)
         if hasattr(config, f.name)
     }
-    values |= {"preset": preset, "method": config.credit.method, "model": config.credit.model}
+    values |= {n: getattr(config.credit, n) for n in ("method", "model")} | {"preset": config.name}
     if issubclass(command, _Run):
         values["run"] = tyro.MISSING
     return tyro.cli(
@@ -118,12 +130,15 @@ def resolve(args: Choice) -> CreditRunConfig:
     """The config that the flags describe."""
     names = {f.name for f in dataclasses.fields(CreditRunConfig)} - {"name"}
     chosen = {n: getattr(args, n) for n in names if hasattr(args, n)}
-    return dataclasses.replace(presets.PRESETS[args.preset], **chosen)
+    return dataclasses.replace(presets.get(args.preset), **chosen)
 
 
 def _config(args: _Run) -> CreditRunConfig:
     config = resolve(args)
-    check_resumed(args, config, presets.get(args.preset))
+    if args.resume:  # --method and --model brought no settings along: they can only be the run's
+        named = dataclasses.replace(config.credit, method=args.method, model=args.model)
+        config = dataclasses.replace(config, credit=named)
+    check_resumed(args, config, args.preset)
     return config
 
 

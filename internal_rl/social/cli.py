@@ -17,7 +17,15 @@ from agents.learning_aware.predictive import PredictiveSettings
 from configs import social as presets
 from internal_rl.config import RuntimeConfig
 from internal_rl.family import run_family
-from internal_rl.flags import RunFlags, check_output, check_resumed, flag, report, run_flags
+from internal_rl.flags import (
+    RunFlags,
+    check_output,
+    check_resumed,
+    flag,
+    report,
+    resumed_run,
+    run_flags,
+)
 from internal_rl.social.config import (
     AnalyticConfig,
     EmbeddedConfig,
@@ -128,10 +136,14 @@ def parse(name: str, argv: Sequence[str]) -> Any:
     command, _ = COMMANDS[name]
     values: dict[str, Any] = {}
     if name in _KINDS:
-        chosen = flag(argv, "preset") or command.preset
-        config = presets.get(chosen, _KINDS[name])
+        kind, resumed = _KINDS[name], resumed_run(argv)
+        if resumed:
+            config = resumed.load_config(kind)
+        else:
+            config = presets.get(flag(argv, "preset") or command.preset, kind)
         fields = (f.name for f in dataclasses.fields(command))
-        values = {n: getattr(config, n) for n in fields if hasattr(config, n)} | {"preset": chosen}
+        values = {n: getattr(config, n) for n in fields if hasattr(config, n)}
+        values["preset"] = config.name
     if name != "embedded":
         values["run"] = tyro.MISSING
     return tyro.cli(
@@ -153,7 +165,7 @@ def resolve(args: Train | Analytic | Embedded | Predictive) -> Any:
 
 def _config(args: Train | Analytic | Predictive) -> Any:
     config = resolve(args)
-    check_resumed(args, config, presets.get(args.preset, type(config)))
+    check_resumed(args, config, args.preset)
     return config
 
 

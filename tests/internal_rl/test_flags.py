@@ -16,6 +16,10 @@ def test_a_resumed_run_keeps_its_settings(refused, runs, tmp_path):
         says=["pretrain.steps is 16; allowed with --resume: 8", "seeds is 5", "with --resume: 1"],
     )  # fmt: skip
     refused(*resume, "--overwrite", says="overwrite is True; allowed with --resume: False")
+    refused(
+        "pretrain", "--preset", "gridworld-laptop", "--run", base, "--resume",
+        says="preset is 'gridworld-laptop'; allowed with --resume: 'gridworld-smoke'",
+    )  # fmt: skip
     refused(*resume, "--seed", "9", says="seed is 9; allowed with --resume: 0")
     meta = ["discover", "--run", runs.meta.path, "--resume"]
     refused(*meta, "--discover.kl-weight", "7", says="discover.kl_weight is 7.0; allowed with")

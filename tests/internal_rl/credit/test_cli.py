@@ -45,6 +45,17 @@ def test_train_and_resume_repeat_the_numbers(tmp_path):
     again = read_metrics(RunDir(tmp_path / "half"))
     for name, column in whole.items():
         np.testing.assert_array_equal(again[name], column, err_msg=name)
+    # Its settings need not be named again, and others are refused.
+    resume = ["train", "--run", tmp_path / "half", "--resume"]
+    assert run(*resume) == 0
+    for flags, message in {
+        ("--method", "advantage"): "credit.method is 'advantage'; allowed with --resume: 'cocoa_",
+        ("--model", "exact"): "credit.model is 'exact'; allowed with --resume: 'learned'",
+        ("--preset", "cocoa-tree"): "preset is 'cocoa-tree'; allowed with --resume: 'cocoa-smoke'",
+        ("--train.batches", "8"): "train.batches is 8; allowed with --resume: 4",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            run(*resume, *flags)
 
 
 def test_shadow(tmp_path):

@@ -64,6 +64,10 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     (run / "checkpoints" / "4" / "manifest.json").unlink()
     assert main(["social", "train", *flags, "--resume"]) == 0
     assert lines(run) == whole
+    # Another preset, whose settings it could only ignore, is refused.
+    other = ["social", "train", "--preset", "ipd-mixed-tabular", "--run", str(run), "--resume"]
+    assert main(other) == 2
+    assert "preset is 'ipd-mixed-tabular'; allowed with --resume" in capsys.readouterr().err
     assert main(["social", "evaluate", "--run", str(run), "--episodes", "2"]) == 0
     result = json.loads((run / "evaluation.json").read_text())
     assert np.shape(result["by_inner_episode"]["naive"]["ego"]) == (2, 3)
