@@ -120,7 +120,8 @@ def fig4(
     own, theirs = _fresh(run, 400)
     draw(right, np.arange(401), own, "C0", f"LOLA-DiCE, {max(look_aheads)} look-aheads")
     draw(right, np.arange(401), theirs, "C1", "fresh naive learner")
-    right.set(xlabel="updates of the naive learner", title="B: frozen, against a fresh learner")
+    right.set(xlabel="updates of the naive learner", ylabel="reward per step")
+    right.set(title="B: frozen, against a fresh learner")
     rows["fresh naive learner"] = {"ego": summary(own[:, -1]), "co": summary(theirs[:, -1])}
     rows["runs"] = {run.path.name: origin(run) for run in (*plain.values(), *repaired.values())}
     write(figure, output, rows)

@@ -163,7 +163,7 @@ def fig12(
         )
     if meta_episodes < 128 or meta_episodes % 64:
         raise UserError(f"meta_episodes is {meta_episodes}; allowed: multiples of 64 from 128 on")
-    figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     rows: dict[str, Any] = {}
     steps = np.arange(points + 1) * (config.iterations // points)
@@ -185,8 +185,11 @@ def fig12(
         ylabel="log10 of ‖later episodes‖ / ‖current episode‖",
         title="Gradient norm that later inner episodes contribute",
     )
+    axes.plot([], [], ":", color="0.3", label="the others, on\nCOALA-PG's policies")
+    # Lines are everywhere inside the axes.
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     rows["meta-episodes of a measurement"] = meta_episodes
-    write(figure, output, rows, f"{BAND}\ndotted: the others on COALA-PG's policies")
+    write(figure, output, rows, BAND, legend=False)
 
 
 def rivals(

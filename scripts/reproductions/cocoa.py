@@ -19,6 +19,7 @@ from internal_rl.credit.run import build_model, last_state, run_shadow
 from internal_rl.credit.world import build_world
 from reproductions import cocoa_paper as paper
 from reproductions.cocoa_draw import (
+    COLOURS,
     MARK,
     binned,
     column,
@@ -56,19 +57,22 @@ def fig1(
             run = trained(f"cocoa-length-{length}", method, "learned", seeds, runs)
             area = column(run, "eval_treasure").mean(0)
             rows[f"{method} {length}"] = summary(area)
-    figure = Figure(figsize=(7, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.8), layout="constrained")
     axes = figure.subplots()
+    # A line says that what lies between two lengths was measured, too.
+    gaps = [a for a in paper.LENGTHS if min(lengths) < a < max(lengths) and a not in lengths]
     for i, method in enumerate(methods):
+        colour = COLOURS[method]
         own = [rows[f"{method} {length}"] for length in lengths]
-        beside = [
-            length + 0.8 * (i + 1) for length in lengths
-        ]  # points of one length do not hide each other
-        errorbar(axes, beside, own, f"C{i}", method)
+        # Side by side around their length, so that they do not hide each other.
+        beside = 1.2 * (i - (len(methods) - 1) / 2) + np.array(lengths)
+        errorbar(axes, beside, own, colour, method, linestyle="" if gaps else "-")
         if method in paper.FIG1_TREASURE:
-            axes.plot(paper.LENGTHS, paper.FIG1_TREASURE[method], color=f"C{i}", **MARK)
-    axes.set(xlabel="length", ylabel="mean treasure fraction", ylim=(-0.03, 1.03))
+            axes.plot(paper.LENGTHS, paper.FIG1_TREASURE[method], color=colour, **MARK)
+    axes.set(ylabel="mean treasure fraction", ylim=(-0.03, 1.03), xticks=paper.LENGTHS)
+    axes.set_xlabel("length (ours side by side around each)")
     axes.set_title(f"key-to-door, learned models; bars: 95 % interval, {seeds} seeds")
-    write(figure, axes, output, rows)
+    write(figure, output, rows, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def fig1_snr(
@@ -95,13 +99,13 @@ def fig1_snr(
             rows[f"{method} {length}"] = summary(snr)
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
-    for i, method in enumerate(paper.FIG1_SNR):
+    for method in paper.FIG1_SNR:
         own = [rows[f"{method} {length}"] for length in lengths]
-        errorbar(axes, lengths, own, f"C{i}", method)
-        axes.plot(paper.LENGTHS, paper.FIG1_SNR[method], color=f"C{i}", **MARK)
+        errorbar(axes, lengths, own, COLOURS[method], method)
+        axes.plot(paper.LENGTHS, paper.FIG1_SNR[method], color=COLOURS[method], **MARK)
     axes.set(xlabel="length", ylabel="SNR in dB, first decision")
     axes.set_title(f"key-to-door, shadow training; bars: 95 % interval, {seeds} seeds")
-    write(figure, axes, output, rows)
+    write(figure, output, rows)
 
 
 def fig2(
@@ -132,7 +136,7 @@ def draw_fig2(rows: dict[str, Any], overlaps: Sequence[int], output: Path) -> No
         axes.plot(range(7), values, color=f"C{i}", **MARK)
     axes.set(xlabel="state overlap", ylabel="normalised variance in dB", title=_tree_title(rows))
     axes.set_ylim(bottom=min(row["ci95"][0] for row in rows.values()) - 0.9)
-    write(figure, axes, output, rows, loc="lower left", ncols=3)
+    write(figure, output, rows, loc="lower left", ncols=3)
 
 
 def fig7(environments: int = 10, output: Path = Path("docs/results/cocoa-fig7")) -> None:
@@ -159,7 +163,7 @@ def draw_fig7(rows: dict[str, Any], output: Path) -> None:
     axes.set_xticks(paper.FIG7_GROUPS, [str(g) for g in paper.FIG7_GROUPS])
     axes.minorticks_off()
     axes.set_title(f"overlap 3, {_tree_title(rows)}")
-    write(figure, axes, output, rows)
+    write(figure, output, rows)
 
 
 def fig3(
@@ -317,18 +321,19 @@ def fig12(
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
     rows: dict[str, Any] = {}
-    for i, method in enumerate(config.shadow.exact_methods):
+    for method in config.shadow.exact_methods:
         own = []
         for size in sizes:
             snr = column(run, f"snr_db/exact_{method}@{size:g}")
             own.append(summary(binned(treasure, snr)))
             rows[f"{method} {size:g}"] = own[-1]
-        errorbar(axes, sizes, own, f"C{i}", method)
+        errorbar(axes, sizes, own, COLOURS[method], method)
         if method in paper.FIG12 and length == 103:
-            axes.plot(paper.FIG12_PERTURBATIONS, paper.FIG12[method], color=f"C{i}", **MARK)
+            line = {"color": COLOURS[method], **MARK}
+            axes.plot(paper.FIG12_PERTURBATIONS, paper.FIG12[method], **line)
     axes.set(xlabel="perturbation", ylabel="SNR in dB, first decision", xscale="log")
     axes.set_title(f"length {length}, exact models perturbed; bars: 95 % interval, {seeds} seeds")
-    write(figure, axes, output, rows)
+    write(figure, output, rows)
 
 
 def fig10(

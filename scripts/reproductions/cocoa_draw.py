@@ -18,6 +18,24 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, is_run, write_json
 from internal_rl.runs.statistics import stratified_bootstrap_ci
 
+COLOURS = {
+    name: f"C{i}"
+    for i, name in enumerate(
+        (
+            "cocoa_reward",
+            "advantage",
+            "q_critic",
+            "trajectory_cv",
+            "reinforce",
+            "hca_return",
+            "hca_plus",
+            "counterfactual_return",
+            "cocoa_feature",
+            "hca",
+        )
+    )
+}
+"""One colour per estimator in all figures."""
 MARK = {"marker": "x", "linestyle": "", "markersize": 7}
 """How the paper's digitised values are drawn."""
 
@@ -75,11 +93,13 @@ def summary(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def errorbar(axes: Any, x: Sequence[float], rows: Sequence[dict], colour: str, name: str) -> None:
+def errorbar(
+    axes: Any, x: Any, rows: Sequence[dict], colour: str, name: str, **style: Any
+) -> None:
     middle = np.array([row["mean"] for row in rows])
     low, high = np.array([row["ci95"] for row in rows]).T
     error = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-    axes.errorbar(x, middle, error, color=colour, marker="o", capsize=3, label=name)
+    axes.errorbar(x, middle, error, color=colour, marker="o", capsize=3, label=name, **style)
 
 
 def draw_curves(
@@ -92,11 +112,10 @@ def draw_curves(
 ) -> None:
     figure = Figure(figsize=(6 * len(sides), 4.8), layout="constrained")
     panels = figure.subplots(1, len(sides), squeeze=False)[0]
-    names = list(dict.fromkeys(name for side in sides.values() for name in side))
     rows: dict[str, Any] = {}
     for axes, (side, methods) in zip(panels, sides.items(), strict=True):
         for method, run in methods.items():
-            colour = f"C{names.index(method)}"
+            colour = COLOURS[method]
             x, y = read_metrics(run)["step"], column(run, metric)
             middle = y.mean(1)
             error = y.std(1, ddof=1) / np.sqrt(y.shape[1]) if y.shape[1] > 1 else 0 * middle
@@ -115,16 +134,16 @@ def draw_curves(
         title = f"{side} models; band: one standard error, {seeds} seeds"
         axes.set(xlabel="training batches", ylabel=label, title=title)
         axes.set_ylim(-0.03, 1.03)
-    write(figure, panels[-1], output, rows)
+    write(figure, output, rows)
 
 
-def write(figure: Figure, axes: Any, output: Path, rows: dict[str, Any], **legend: Any) -> None:
-    lines = [line for panel in figure.axes for line in panel.lines]
-    if any(line.get_marker() == MARK["marker"] for line in lines):
-        axes.plot([], [], color="0.3", label="paper, digitised", **MARK)
-    axes.legend(fontsize="small", **legend)
-    for panel in figure.axes:
-        panel.grid(alpha=0.25)
+def write(figure: Figure, output: Path, rows: dict[str, Any], **legend: Any) -> None:
+    """The PNG with a legend in every panel, and the JSON beside it."""
+    for axes in figure.axes:
+        if any(line.get_marker() == MARK["marker"] for line in axes.lines):
+            axes.plot([], [], color="0.3", label="paper, digitised", **MARK)
+        axes.legend(fontsize="small", **legend)
+        axes.grid(alpha=0.25)
     save(figure, output, rows)
 
 

@@ -1,0 +1,55 @@
+"""A command that dies by SIGKILL past its first checkpoint and is resumed: what every stage has to survive."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from internal_rl import cli
+from internal_rl.pipeline import load_params
+from internal_rl.runs.checkpoint import Checkpoints
+from internal_rl.runs.run_dir import RunDir
+from tests.internal_rl.small import assert_trees_equal
+
+ROOT = Path(__file__).parents[2]
+KILLED = """
+import os, signal, sys
+from internal_rl import cli
+from internal_rl.runs import logger
+
+write = logger.Logger.metrics
+
+def dying(self, step, metrics):
+    write(self, step, metrics)
+    if step == 6:  # past the checkpoint of step 4: this line has to be dropped and written again
+        os.kill(os.getpid(), signal.SIGKILL)
+
+logger.Logger.metrics = dying
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def assert_survives_a_kill(command: Sequence[str], whole: RunDir, path: Path) -> None:
+    """Kill `command` (stage and flags of the finished smoke run `whole`) in `path` after step 6 and resume it.
+
+    Metrics and weights must be those of `whole`, which was not interrupted, bit for bit.
+    """
+    command = [*command, "--run", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *command],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    metrics = path / "metrics.jsonl"
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [2, 4, 6]
+    assert Checkpoints(path / "checkpoints").steps() == [4]
+    assert cli.main([*command, "--resume", "--no-progress"]) == 0
+    assert metrics.read_bytes() == whole.metrics_file.read_bytes()
+    assert RunDir(path).info["status"] == "done"
+    assert_trees_equal(load_params(RunDir(path), None), load_params(whole, None))
