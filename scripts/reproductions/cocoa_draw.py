@@ -93,9 +93,7 @@ def summary(values: np.ndarray) -> dict[str, Any]:
     }
 
 
-def errorbar(
-    axes: Any, x: Any, rows: Sequence[dict], colour: str, name: str, **style: Any
-) -> None:
+def errorbar(axes: Any, x: Any, rows: Sequence[dict], colour: str, name: str, **style: Any) -> None:
     middle = np.array([row["mean"] for row in rows])
     low, high = np.array([row["ci95"] for row in rows]).T
     error = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
