@@ -82,6 +82,17 @@ def test_going_on_trains_nothing_again(finished, tmp_path, monkeypatch, capsys):
     assert again["methods"] == measured["methods"]
     assert again["wall_seconds"]["pretrain"] == measured["wall_seconds"]["pretrain"]
 
+    # A stage that was interrupted counts the seconds of all its sittings, as its own log has them.
+    monkeypatch.undo()
+    monkeypatch.setattr(demo, "_measure", lambda *_: dict(measured))
+    log = json.loads((folder / "demo.json").read_text())
+    del log["seconds"]["reinforce_raw_action"]
+    (folder / "demo.json").write_text(json.dumps(log))
+    assert cli.main([*COMMAND, "--scratch", "--run", str(folder), "--resume"]) == 0
+    seconds = json.loads((folder / "demo.json").read_text())["seconds"]
+    sittings = loop.timing_totals(open_run(folder / "reinforce_raw_action"))
+    assert seconds["reinforce_raw_action"] == sum(sittings.values()) > 0
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["internal", "raw_action"])
