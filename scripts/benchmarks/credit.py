@@ -1,7 +1,8 @@
 """Time and memory of one training batch of every estimator, against the length of an episode.
 
 A batch is what training does: 8 episodes of key-to-door, an update of the credit model, tables, a
-policy step. Memory is what XLA reserves for the program besides its arguments.
+policy step. Memory is what XLA reserves for the program besides its arguments. The hardware limit is
+the rate of a large matrix product on all cores: with it, what several seeds can cost at least.
 """
 
 import json
@@ -29,6 +30,8 @@ from internal_rl.config import RuntimeConfig
 from internal_rl.credit.run import build_model, build_policy
 from internal_rl.credit.world import build_world
 from internal_rl.runs.seeds import place, seed_mesh, split
+
+from .stages import matmul_flops
 
 PRESET = "cocoa-length-23"
 METHODS = (
@@ -68,6 +71,34 @@ def _program(
         return jax.lax.scan(lambda s, _: (update(s)[0], None), states, None, length=batches)[0]
 
     return jax.jit(split(run, mesh)).lower(states).compile(), states
+
+
+def _matmul_flops_of_a_batch(length: int, method: str, model: Any) -> float:
+    """Arithmetic of one batch of one seed in matrix products; everything else is not counted."""
+    config, world, credit, policy = _setting(length, method, model)
+    rate = config.credit.policy_rate
+    state = jax.eval_shape(make_init(config.train, policy, credit, rate), jax.random.key(0))
+    update = make_update(config.train, world.world, policy, credit, rate)
+    return _matmul_flops(jax.make_jaxpr(update)(state))
+
+
+def _matmul_flops(jaxpr: Any) -> float:
+    """Of a jaxpr and all that it contains; the body of a while loop counts once."""
+    total = 0.0
+    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            inner = math.prod(shape[axis] for axis in contracted)
+            total += 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        inside = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
+        total += times * sum(_matmul_flops(found) for found in inside if _is_jaxpr(found))
+    return total
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(getattr(value, "jaxpr", value), "eqns")
 
 
 def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[Any, Any]]:
@@ -137,12 +168,15 @@ def main(
         if not values or min(values) < 1:
             raise ValueError(f"{name}={values}: allowed are positive numbers")
     runtime = RuntimeConfig(cpu_devices=cpu_devices)
-    found = seed_mesh(runtime, seeds).size
+    found, peak = seed_mesh(runtime, seeds).size, matmul_flops()
     print(
         f"{seeds} seeds on {found} devices, {jax.devices()[0].device_kind}, jax {jax.__version__}, "
-        f"{clock} time"
+        f"{clock} time; float32 matmul {peak / 1e9:.0f} GFLOP/s"
     )
-    print(f"{'':26}{'length':>7}{'1 seed ms':>11}{f'{seeds} seeds ms':>13}{'ratio':>7}{'MiB':>8}")
+    print(
+        f"{'':26}{'length':>7}{'1 seed ms':>11}{f'{seeds} seeds ms':>13}{'ratio':>7}{'MiB':>8}"
+        f"{'MFLOP':>8}{'of peak, 1':>12}{f'{seeds}':>7}"
+    )
     rows = []
     for method, model in [(m, "learned") for m in methods] + [(m, "exact") for m in exact_methods]:
         own = []
@@ -165,10 +199,15 @@ def main(
                         for name, (f, a) in _parts(length, method, model, count).items()
                     }
             row["ratio"] = row[f"ms_{seeds}"] / row["ms_1"]
+            row["matmul_flops"] = _matmul_flops_of_a_batch(length, method, model)
+            for count in (1, seeds):
+                rate = row["matmul_flops"] * count / (1e-3 * row[f"ms_{count}"])
+                row[f"of_peak_{count}"] = rate / peak
             own.append(row)
             print(
                 f"{method + ' ' + model:26}{length:7}{row['ms_1']:11.2f}{row[f'ms_{seeds}']:13.2f}"
-                f"{row['ratio']:7.1f}{row['mib_1']:8.1f}",
+                f"{row['ratio']:7.1f}{row['mib_1']:8.1f}{row['matmul_flops'] / 1e6:8.1f}"
+                f"{row['of_peak_1']:12.0%}{row[f'of_peak_{seeds}']:7.0%}",
                 flush=True,
             )
             for name, one in row.get("parts_1", {}).items():
