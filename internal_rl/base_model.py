@@ -77,7 +77,7 @@ class BaseModel(nnx.Module):
         self.embed = dense(obs.dim, cfg.width, scale=cfg.init_scale, rngs=rngs)
         self.lower_stack = Stack(cfg, layer, max_len=max_len, rngs=rngs)
         self.upper_stack = Stack(cfg, cfg.depth - layer, max_len=max_len, rngs=rngs)
-        self.final_norm = make_norm(cfg.norm, cfg.width, rngs)
+        self.final_norm = make_norm(cfg.norm_kind, cfg.width, rngs)
         self.action_head = dense(cfg.width, action.param_dim, scale=cfg.init_scale, rngs=rngs)
         self.obs_head = dense(cfg.width, obs.dim, scale=cfg.init_scale, rngs=rngs)
         self.action_log_std = nnx.Param(jnp.zeros((action.param_dim,)))

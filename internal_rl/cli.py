@@ -110,6 +110,8 @@ class Evaluate:
     """Replace an existing output file."""
     seeds: int = 3
     """Seeds of prior sampling and of steering (a trained run brings its own)."""
+    seed_index: int = 0
+    """Which seed of a pretrain or discover run is driven by them (all seeds of a reinforce run are evaluated)."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
 
@@ -123,6 +125,8 @@ class Render:
     """Folder for the pictures; default: figures/ inside --run."""
     seed: int = 0
     """Seed of the layouts."""
+    seed_index: int = 0
+    """Which seed of the run."""
     overwrite: bool = False
     """Replace existing pictures."""
 
@@ -325,7 +329,7 @@ def _evaluate(args: Evaluate) -> None:
     env = dataclasses.replace(run.config.env, heldout_tasks=tasks)
     config = dataclasses.replace(run.config, env=env, evaluate=args.evaluate)
     validate(config, run.stage)
-    result = evaluate_run(run, config, tasks, args.seeds)
+    result = evaluate_run(run, config, tasks, args.seeds, args.seed_index)
     report(result, output)
 
 
@@ -337,7 +341,7 @@ def _render(args: Render) -> None:
     folder = args.output or run.figures_dir
     for name in ("episode.gif", "switching.png"):
         check_output(folder / name, args.overwrite)
-    for path in render_run(run, folder, seed=args.seed):
+    for path in render_run(run, folder, seed=args.seed, seed_index=args.seed_index):
         print(path)
 
 

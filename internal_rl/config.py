@@ -62,12 +62,19 @@ class ModelConfig:
     """Causal convolution width (Hawk). Not given in the paper; Griffin's value."""
     ring_applies_to: Literal["a", "a_pow_c"] = "a"
     """Which quantity the RG-LRU ring initialisation in [0.9, 0.999] applies to (Griffin's code: a)."""
-    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Pre-norm of every block. Not given in the paper."""
+    norm: Literal["by_mixer", "layernorm", "rmsnorm"] = "by_mixer"
+    """Pre-norm of every block; by_mixer: LayerNorm for the Transformer, RMSNorm for Hawk. Not given in the paper."""
     init_scale: float = 0.1
     """Variance scaling (fan-in) of every weight matrix."""
     residual_init: Literal["same", "depth_scaled"] = "same"
     """depth_scaled: matrices that write into the residual stream use scale 2/L (Griffin's default)."""
+
+    @property
+    def norm_kind(self) -> Literal["layernorm", "rmsnorm"]:
+        """`norm` with the mixer's own where none is named."""
+        if self.norm == "by_mixer":
+            return "rmsnorm" if self.mixer == "hawk" else "layernorm"
+        return self.norm
 
 
 @dataclass(frozen=True)
@@ -271,6 +278,8 @@ class RuntimeConfig:
     cpu_devices: int = 1
     """CPU devices that several seeds are split over (on other backends: all there are), as far as JAX has so many and
     they divide the seeds. Useful up to the number of cores; another number may change the last bits of results."""
+    wandb: str = ""
+    """Weights & Biases project that metrics also go to (needs the extra `wandb`); empty: none."""
 
 
 @dataclass(frozen=True)

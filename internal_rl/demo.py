@@ -134,8 +134,8 @@ def _packaged_files(config: Config, stage: str) -> list[Traversable]:
 def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | None) -> RunDir:
     """A run directory around the weights that come with the package.
 
-    Its config says how they were made: where that was not by the preset's settings of the stage, `settings` in the JSON
-    beside them lists the fields that differ.
+    Its config says how they were made: with the `settings` of the stage in the JSON beside them, whatever the preset
+    says by now (for fields that are newer than the weights, the preset's).
 
     Raises:
         UserError: there are none for this preset.
@@ -144,11 +144,10 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     if not all(file.is_file() for file in files):
         raise UserError(f"no packaged {stage} weights for preset '{config.name}'; use --scratch")
     with resources.as_file(files[1]) as description:
-        differing = read_metadata(description).get("settings", {})
-    if differing:
-        own = getattr(config, stage)
-        made = config_from_json(config_to_json(own) | differing, type(own), source=files[1].name)
-        config = replace(config, **{stage: made})
+        settings = read_metadata(description)["settings"]
+    own = getattr(config, stage)
+    made = config_from_json(config_to_json(own) | settings, type(own), source=files[1].name)
+    config = replace(config, **{stage: made})
     parents = {} if parent is None else {"pretrain": parent}
     run = create(path, stage, config, parents=parents, overwrite=path.exists())
     (run.path / "weights").mkdir()
@@ -205,11 +204,14 @@ def _measure(
         "seeds": seeds,
         "methods": methods,
         "switching": of_meta["switching"],
+        "switching_heldout": of_meta["switching_these_tasks"],
         "steering": of_base["steering"],
         "oracle_nats_per_step": {
             k: float(v) for k, v in oracle(jax.random.key(config.seed)).items()
         },
         "env_steps_per_second": _env_steps_per_second(internal, seeds),
+        # Only layouts are played in which the task can be solved.
+        "solvable_fraction": float(np.mean(read_metrics(internal)["solvable_fraction"])),
         "device": internal.info["device"],
         "git": internal.info["git"],
     }
@@ -308,6 +310,7 @@ def _table(summary: dict[str, Any]) -> str:
 
 def _report(config: Config, summary: dict[str, Any], figures: dict[str, str]) -> str:
     switching, wall = summary["switching"], summary["wall_seconds"]
+    heldout = summary["switching_heldout"]
     task = ", ".join("-".join(task) for task in config.env.heldout_tasks)
     packaged = [n for n in ("pretrain", "discover") if n not in summary["trained_stages"]]
     origin = (
@@ -323,12 +326,15 @@ def _report(config: Config, summary: dict[str, Any], figures: dict[str, str]) ->
         (
             f"Every figure in the table is measured on {summary['methods']['internal_rl']['evaluation_episodes']} fresh "
             "solvable layouts per seed. Intervals resample seeds, then episodes; where no episode (or every one) "
-            "succeeded, the Wilson interval of the pooled episodes is given."
+            "succeeded, the Wilson interval of the pooled episodes is given. Of uniform layouts, "
+            f"{summary['solvable_fraction']:.1%} can be solved; the others are drawn again."
         ),
         (
-            f"Hard switches against true sub-goal changes, first step left out: precision {switching['precision']:.2f}, "
-            f"recall {switching['recall']:.2f}, F1 {switching['f1']:.2f}; "
-            f"{switching['switches_per_episode']:.1f} switches per episode."
+            "Hard switches against true sub-goal changes on fresh expert trajectories, first step left out: on the "
+            f"pretraining tasks precision {switching['precision']:.2f}, recall {switching['recall']:.2f}, "
+            f"F1 {switching['f1']:.2f}; {switching['switches_per_episode']:.1f} switches per episode. On the held-out "
+            f"task, the expert drawing among its optimal actions, F1 {heldout['f1']:.2f} (precision "
+            f"{heldout['precision']:.2f}, recall {heldout['recall']:.2f})."
         ),
         f"Wall time: {seconds}. Internal RL ran {summary['env_steps_per_second']:,.0f} environment steps per second.",
         "## Success during RL",

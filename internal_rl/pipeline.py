@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import configs
 from internal_rl.config import Config
 from internal_rl.errors import UserError
 from internal_rl.networks import Params, base_network
@@ -181,19 +180,17 @@ def _warn_unfinished(run: RunDir, config: Config, step: int) -> None:
 
 
 def export_run(run: RunDir, path: Path, seed: int = 0) -> None:
-    """Weights of one seed as `path` (safetensors); the JSON beside it says how they were made.
-
-    Its `settings` are the fields of the stage's config that differ from the preset's.
+    """Weights of one seed as `path` (safetensors); the JSON beside it says how they were made: all settings of the stage,
+    the code and the machine.
     """
-    own, preset = (
-        config_to_json(getattr(config, run.stage))
-        for config in (run.config, configs.get(run.config.name))
-    )
     metadata = {
         "stage": run.stage,
         "preset": run.config.name,
         "seed": run.config.seed,
-        "settings": {name: value for name, value in own.items() if value != preset[name]},
+        "seed_index": seed,
+        "settings": config_to_json(getattr(run.config, run.stage)),
+        "git": run.info["git"],
+        "device": run.info["device"],
     }
     export_params(path, load_params(run, seed), metadata)
 

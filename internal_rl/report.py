@@ -29,22 +29,30 @@ from internal_rl.world import World, heldout_world, make_world, pretrain_world
 
 
 def evaluate_run(
-    run: RunDir, config: Config, tasks: tuple[str, ...], seeds: int = 3
+    run: RunDir, config: Config, tasks: tuple[str, ...], seeds: int = 3, seed_index: int = 0
 ) -> dict[str, Any]:
     """Everything that a run of its stage can show on a task set.
 
+    Args:
+        run: run of any stage.
+        config: its config, with the evaluation's settings.
+        tasks: what is played.
+        seeds: of prior sampling, replayed codes and steering.
+        seed_index: which seed of a pretrain or discover run; `uncontrolled` and trained policies show all of theirs.
+
     Returns:
-        pretrain: `uncontrolled`, `steering`. discover: `prior_sampling`, `replayed_codes`, `switching`. reinforce:
-        `internal_rl` or `raw_action`. Each with the fields of `stages.evaluate.summarise`.
+        pretrain: `uncontrolled`, `steering`. discover: `prior_sampling`, `replayed_codes`, `switching` (expert
+        trajectories as in discovery), `switching_these_tasks` (of `tasks`, the expert drawing among optimal actions).
+        reinforce: `internal_rl` or `raw_action`. Each with the fields of `stages.evaluate.summarise`.
     """
     world = make_world(config.env, tasks)
     result: dict[str, Any] = {"run": str(run.path), "tasks": list(tasks)}
     if run.stage == "pretrain":
         bases = load_params(run, None)
         result["uncontrolled"] = _summary(config, evaluate.evaluate_raw(config, world, bases))
-        result["steering"] = steering(config, world, load_base(run), seeds)
+        result["steering"] = steering(config, world, load_base(run, seed_index), seeds)
     elif run.stage == "discover":
-        frozen = load_frozen(run)
+        frozen = load_frozen(run, seed_index)
         # The encoder is to read what it read in training.
         config = replace(config, discover=run.config.discover)
         result["prior_sampling"] = _summary(
@@ -54,6 +62,9 @@ def evaluate_run(
             config, evaluate.evaluate_replay(config, world, frozen, seeds)
         )
         result["switching"] = evaluate.evaluate_alignment(config, frozen)
+        result["switching_these_tasks"] = evaluate.evaluate_alignment(
+            config, frozen, world, "uniform"
+        )
     else:
         method, outcome = policy_outcome(run, config, world)
         result[method] = _summary(config, outcome)
@@ -77,8 +88,10 @@ def steering(config: Config, world: World, base, seeds: int) -> dict[str, Any]:
     return {"success": summary["success_iqm"], "nats_per_step": float(loss.mean()), **summary}
 
 
-def render_run(run: RunDir, folder: Path, *, seed: int = 0) -> list[Path]:
+def render_run(run: RunDir, folder: Path, *, seed: int = 0, seed_index: int = 0) -> list[Path]:
     """Draw `episode.gif` (held-out task) and `switching.png` (three expert trajectories) into `folder`.
+
+    `seed` is that of the layouts, `seed_index` says which seed of the run is shown.
 
     Raises:
         UserError: the run has no metacontroller.
@@ -88,8 +101,9 @@ def render_run(run: RunDir, folder: Path, *, seed: int = 0) -> list[Path]:
         run.stage == "reinforce" and config.reinforce.method != "internal"
     ):
         raise UserError(f"{run.path} has no metacontroller; render a discover or internal-RL run")
-    frozen = load_parent(run) if run.stage == "reinforce" else load_frozen(run)
-    policy = load_params(run) if run.stage == "reinforce" else None
+    reinforced = run.stage == "reinforce"
+    frozen = load_parent(run) if reinforced else load_frozen(run, seed_index)
+    policy = load_params(run, seed_index) if reinforced else None
     folder.mkdir(parents=True, exist_ok=True)
     picture, gif = folder / "switching.png", folder / "episode.gif"
     draw_switching(config, frozen, picture, seed=seed)

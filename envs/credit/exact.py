@@ -5,7 +5,9 @@ exactness is claimed, inside `jax.enable_x64`). COCOA (arXiv 2306.16803), sectio
 Letters: S states, A actions, R reward values, K outcomes, Z values of the return.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,20 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from envs.credit.mdp import REWARD_DECIMALS, FiniteMDP
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Matrix products inside round no factors (TF32, bfloat16), whatever JAX's default is."""
+
+    @wraps(function)
+    def exactly(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return exactly
 
 
 @struct.dataclass
@@ -69,16 +85,19 @@ class Values(NamedTuple):
     v: Array
 
 
+@full_precision
 def mean_rewards(mdp: FiniteMDP) -> Float[Array, "S A"]:
     """Expected immediate reward of every state and action."""
     return jnp.asarray(mdp.reward_probs) @ jnp.asarray(mdp.reward_values)
 
 
+@full_precision
 def state_transition(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Float[Array, "S S"]:
     """P_π(s' | s)."""
     return jnp.einsum("sa,sat->st", policy, jnp.asarray(mdp.transition))
 
 
+@full_precision
 def values(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Values:
     """Q and V by T backward steps."""
     rewards, transition = mean_rewards(mdp), jnp.asarray(mdp.transition)
@@ -89,6 +108,7 @@ def values(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Values:
     return Values(q=q, v=jnp.sum(policy * q, axis=1))
 
 
+@full_precision
 def successor_counts(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Float[Array, "S A S"]:
     """M(s, a, s') = Σ_{k=1..T} p(S_k = s' | S_0 = s, A_0 = a), in O(log T) products of S × S."""
     kernel = state_transition(mdp, policy)
@@ -101,6 +121,7 @@ def successor_counts(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Float[Array
     return jnp.einsum("sat,tu->sau", jnp.asarray(mdp.transition), total)
 
 
+@full_precision
 def outcome_counts(
     mdp: FiniteMDP, policy: Float[Array, "S A"], encoding: Encoding
 ) -> Float[Array, "S A K"]:
@@ -109,6 +130,7 @@ def outcome_counts(
     return _future_sums(mdp, policy, emitted)
 
 
+@full_precision
 def outcome_rewards(
     mdp: FiniteMDP, policy: Float[Array, "S A"], encoding: Encoding
 ) -> Float[Array, "S A K"]:
@@ -117,6 +139,7 @@ def outcome_rewards(
     return _future_sums(mdp, policy, emitted)
 
 
+@full_precision
 def contribution_ratio(
     counts: Float[Array, "S A K"], policy: Float[Array, "S A"]
 ) -> Float[Array, "S A K"]:
@@ -148,6 +171,7 @@ def ratio_from_hindsight(hindsight: Any, policy: Any) -> Array:
     return jnp.asarray(hindsight) / jnp.asarray(policy)[:, :, None]
 
 
+@full_precision
 def state_distributions(
     mdp: FiniteMDP, policy: Float[Array, "S A"], first_state_only: bool = False
 ) -> Float[Array, " S"]:
@@ -159,6 +183,7 @@ def state_distributions(
     return jnp.where(jnp.asarray(mdp.terminal), 0.0, visits)
 
 
+@full_precision
 def expected_gradient(
     mdp: FiniteMDP,
     policy_table: Any,
@@ -215,6 +240,7 @@ def return_support(mdp: FiniteMDP) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(int(bounds[0]), int(bounds[1]) + 1) * smallest / divisor, units
 
 
+@full_precision
 def return_distribution(
     mdp: FiniteMDP, policy: Float[Array, "S A"], support: np.ndarray, units: np.ndarray
 ) -> Float[Array, "S A Z"]:
@@ -238,6 +264,7 @@ def return_distribution(
 # Expected advantages E[Â(s, a)], of right and wrong models alike (spec section 4).
 
 
+@full_precision
 def advantage_contribution(
     mdp: FiniteMDP, policy: Float[Array, "S A"], encoding: Encoding, w: Float[Array, "S A K"]
 ) -> Float[Array, "S A"]:
@@ -248,6 +275,7 @@ def advantage_contribution(
     return immediate - baseline + jnp.einsum("sak,sk->sa", w, future)
 
 
+@full_precision
 def advantage_hca(
     mdp: FiniteMDP,
     policy: Float[Array, "S A"],
@@ -259,6 +287,7 @@ def advantage_hca(
     return ours - mean_rewards(mdp) + reward_model
 
 
+@full_precision
 def advantage_hca_return(
     returns: Float[Array, "S A Z"],
     support: Float[Array, " Z"],
@@ -272,6 +301,7 @@ def advantage_hca_return(
     return jnp.einsum("saz,saz,z->sa", returns, 1.0 - inverse_ratio, support)
 
 
+@full_precision
 def advantage_counterfactual_return(
     returns: Float[Array, "S A Z"],
     policy: Float[Array, "S A"],

@@ -60,9 +60,9 @@ class Block(nnx.Module):
     def __init__(self, cfg: ModelConfig, *, max_len: int, rngs: nnx.Rngs):
         if cfg.mlp_width < 1:
             raise ValueError(f"mlp_width = {cfg.mlp_width}: must be at least 1")
-        self.mixer_norm = make_norm(cfg.norm, cfg.width, rngs)
+        self.mixer_norm = make_norm(cfg.norm_kind, cfg.width, rngs)
         self.mixer = make_mixer(cfg, rngs, max_len)
-        self.mlp_norm = make_norm(cfg.norm, cfg.width, rngs)
+        self.mlp_norm = make_norm(cfg.norm_kind, cfg.width, rngs)
         self.mlp = MLP(
             cfg.width,
             cfg.mlp_width,

@@ -16,7 +16,7 @@ NORM_EPSILON = 1e-6
 
 # Parameters, by attribute name, that weight decay leaves alone. Names ending in "_bias" or "_scale"
 # join them.
-UNDECAYED = ("bias", "scale", "a_param", "log_std")
+UNDECAYED = ("bias", "scale", "a_param", "log_std", "action_log_std")
 
 
 def per_feature(param: nnx.Param, x: jax.Array) -> jax.Array:

@@ -45,7 +45,6 @@ def run(
     extra_metrics: Callable[[StateT], Mapping[str, Any]] | None = None,
     resume: bool = False,
     tensorboard: bool = True,
-    wandb: str | None = None,
     progress: bool = True,
 ) -> StateT:
     """Train until `state.step == total_steps`, then mark the run as done.
@@ -72,7 +71,7 @@ def run(
             must follow from the state alone.
         resume: go on from the newest checkpoint of `run`, if there is one. Log lines written after
             it are dropped.
-        tensorboard, wandb: see `Logger`.
+        tensorboard: see `Logger`.
         progress: show a progress bar, or a line every 30 s where stderr is no terminal.
 
     Returns:
@@ -104,7 +103,10 @@ def run(
     with (
         contextlib.closing(checkpoints),
         Logger(
-            run, tensorboard=tensorboard, wandb=wandb, resume_step=step if resumed else None
+            run,
+            tensorboard=tensorboard,
+            wandb=runtime.wandb or None,
+            resume_step=step if resumed else None,
         ) as logger,
         _interruptible() as interrupted,
         contextlib.closing(bar),

@@ -54,7 +54,11 @@ def split(function: Callable, mesh: Mesh) -> Callable:
 
 
 def place(tree: TreeT, mesh: Mesh, *, shared: bool = False) -> TreeT:
-    """Put leaves [S, ...] where `split` wants them; or, if `shared`, all of each leaf on every device."""
+    """Put leaves [S, ...] where `split` wants them; or, if `shared`, all of each leaf on every device.
+
+    A single device is named, too: arrays from a checkpoint are bound to theirs and fresh ones are not, and JAX would
+    compile a program for each.
+    """
     if mesh.size == 1:
-        return tree
+        return jax.device_put(tree, mesh.devices.flat[0])
     return jax.device_put(tree, NamedSharding(mesh, P() if shared else P("seeds")))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.pinpad.expert import TieBreaking
 from internal_rl.analysis import steer
 from internal_rl.analysis.latents import collect_codes, replay_controller
 from internal_rl.analysis.switching import switch_alignment
@@ -130,15 +131,29 @@ def train_steering(config: Config, base: Params, seeds: int = 1) -> tuple[Params
     return jax.device_get(train(jax.random.split(key, seeds), base))
 
 
-def evaluate_alignment(config: Config, frozen: Frozen, sequences: int = 1024) -> dict[str, float]:
-    """Switch alignment on fresh expert trajectories of the pretraining tasks, without noise in code and gate."""
-    world = pretrain_world(config.env)
+def evaluate_alignment(
+    config: Config,
+    frozen: Frozen,
+    world: World | None = None,
+    tie_breaking: TieBreaking | None = None,
+    sequences: int = 1024,
+) -> dict[str, float]:
+    """Switch alignment on fresh expert trajectories, without noise in code and gate.
+
+    Args:
+        config: names world and ties where they are not given: those of discovery.
+        frozen: base model and metacontroller.
+        world: other tasks than the pretraining tasks.
+        tie_breaking: how the expert chooses among optimal actions.
+        sequences: trajectories.
+    """
+    world = world or pretrain_world(config.env)
     base_net = base_network(config, world.obs_spec, world.action_spec)
     meta_net = metacontroller_network(config)
 
     @jax.jit
     def align(key, frozen):
-        batch = discovery_batch(key, world, sequences, config.discover)
+        batch = discovery_batch(key, world, sequences, config.discover, tie_breaking)
         base, meta = base_net.bind(frozen.base), meta_net.bind(frozen.metacontroller)
         _, found = encode(base, meta, batch, key, sample=False)
         return switch_alignment(

@@ -79,13 +79,18 @@ def _discover(config: Config, steps: int, repeats: int, peak: float) -> Rate:
     base = jax.jit(base_net.init)(jax.random.key(0))
     state = jax.jit(lambda key: discover.init(config, key))(jax.random.key(0))
     seconds, _ = _time(discover.make_update(config), state, base, steps, repeats)
-    # Padding counts here: every row is one trajectory, and its padded steps are computed, too.
-    tokens = config.discover.batch_size * world.horizon
-    depth = config.model.depth
+    # Padding counts here: every row is one trajectory, and its padded steps are computed, too. Every candidate of the
+    # contest has rows of its own. What the encoder reads besides the rows (its view) is not counted.
+    tokens = config.discover.batch_size * world.horizon * config.discover.candidates
+    depth, candidates = config.model.depth, config.discover.candidates
     upper = _matrix_weights(base) * (depth - config.model.controlled_layer) / depth
-    flops = 2 * _matrix_weights(base) + 2 * upper + 6 * _matrix_weights(state.params)
+    one = state.params
+    if candidates > 1:
+        one = jax.tree.map(lambda x: x[0], one)
+    flops = 2 * _matrix_weights(base) + 2 * upper + 6 * _matrix_weights(one)
     share = flops * tokens * steps / seconds / peak
-    return _rate("discover", "tokens", tokens, steps, seconds, share)
+    name = "discover" if candidates == 1 else f"discover, {candidates} candidates"
+    return _rate(name, "tokens", tokens, steps, seconds, share)
 
 
 def _reinforce(config: Config, steps: int, repeats: int) -> Rate:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from internal_rl import cli
 from internal_rl.pipeline import load_params
+from internal_rl.runs.cache import count_compilations
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 from tests.internal_rl.small import assert_trees_equal
@@ -49,7 +50,9 @@ def assert_survives_a_kill(command: Sequence[str], whole: RunDir, path: Path) ->
     metrics = path / "metrics.jsonl"
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [2, 4, 6]
     assert Checkpoints(path / "checkpoints").steps() == [4]
-    assert cli.main([*command, "--resume", "--no-progress"]) == 0
+    with count_compilations() as counts:
+        assert cli.main([*command, "--resume", "--no-progress"]) == 0
+    assert counts.cache_misses == 0  # the second start compiles nothing
     assert metrics.read_bytes() == whole.metrics_file.read_bytes()
     assert RunDir(path).info["status"] == "done"
     assert_trees_equal(load_params(RunDir(path), None), load_params(whole, None))

@@ -13,6 +13,7 @@ import configs
 from internal_rl import cli, pipeline
 from internal_rl.runs import loop
 from internal_rl.runs.checkpoint import import_params
+from internal_rl.runs.config_io import config_to_json
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import assert_trees_equal
 
@@ -352,7 +353,8 @@ def test_export_writes_weights_that_come_back(runs, tmp_path, capsys):
     back, metadata = import_params(output, weights)
     assert_trees_equal(back, weights)
     assert metadata["stage"] == "discover"
-    assert metadata["settings"] == {}  # as the preset says
+    assert metadata["settings"] == config_to_json(runs.config.discover)
+    assert metadata["git"] == runs.meta.info["git"]
     assert "decoder/hidden/kernel" in load_file(output)
     before = contents(tmp_path)
     assert cli.main(command) == 2

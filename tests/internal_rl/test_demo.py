@@ -108,7 +108,8 @@ def test_packaged_weights_stand_in_for_the_first_two_stages(runs, tmp_path, monk
     config = dataclasses.replace(runs.config, name="shipped")
     source = tmp_path / "configs" / demo.PACKAGED_WEIGHTS / "shipped"
     for stage, run in (("pretrain", runs.base), ("discover", runs.meta)):
-        export_params(source / f"{stage}.safetensors", pipeline.load_params(run), {})
+        settings = {"settings": {"batch_size": 7}}
+        export_params(source / f"{stage}.safetensors", pipeline.load_params(run), settings)
     files = resources.files
     monkeypatch.setattr(
         resources, "files", lambda name: tmp_path / name if name == "configs" else files(name)
@@ -119,6 +120,9 @@ def test_packaged_weights_stand_in_for_the_first_two_stages(runs, tmp_path, monk
     assert_trees_equal(frozen.base, pipeline.load_params(runs.base))
     assert_trees_equal(frozen.metacontroller, pipeline.load_params(runs.meta))
     assert meta.info["status"] == "done"
+    # The run says how its weights were made, whatever the preset says.
+    assert base.config.pretrain.batch_size == meta.config.discover.batch_size == 7
+    assert config.pretrain.batch_size != 7
 
 
 SHIPPED = [
@@ -135,9 +139,11 @@ def test_weights_in_the_package_fit_their_preset(preset, tmp_path):
     folder = resources.files("configs") / demo.PACKAGED_WEIGHTS / preset
     base = demo.import_packaged(config, "pretrain", tmp_path / "base", None)
     meta = demo.import_packaged(config, "discover", tmp_path / "meta", base)
-    # The run says how its weights were made, not what the preset says by now.
-    with resources.as_file(folder / "discover.json") as description:
-        settings = read_metadata(description).get("settings", {})
-    assert config_to_json(meta.config.discover) == config_to_json(config.discover) | settings
+    for stage, run in (("pretrain", base), ("discover", meta)):
+        with resources.as_file(folder / f"{stage}.json") as description:
+            metadata = read_metadata(description)
+        made = config_to_json(getattr(run.config, stage))
+        assert {name: made[name] for name in metadata["settings"]} == metadata["settings"]
+        assert len(metadata["git"]["commit"]) == 40
     size = sum(file.stat().st_size for file in folder.iterdir())
     assert size <= 4 * 2**20

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import configs
-from internal_rl import pipeline
+from internal_rl import pipeline, report
 from internal_rl.errors import UserError
 from internal_rl.networks import metacontroller_network
 from internal_rl.report import policy_outcome
@@ -205,6 +205,16 @@ def test_a_policy_is_evaluated_on_the_metacontroller_that_it_was_trained_on(
     assert_trees_equal(policies, jax.tree.map(lambda x: x[None], policy_params()))
 
 
+def test_which_seed_of_a_run_is_evaluated(two_bases, monkeypatch):
+    used = []
+    monkeypatch.setattr(report, "steering", lambda *given: used.append(given) or {})
+    monkeypatch.setattr(evaluate, "evaluate_raw", lambda *_: {})
+    monkeypatch.setattr(report, "_summary", lambda *_: {})
+    report.evaluate_run(two_bases, SMOKE, ("0",), seeds=1, seed_index=1)
+    ((_, _, base, _),) = used
+    assert_trees_equal(base, pipeline.load_params(two_bases, 1))
+
+
 def test_weights_that_a_run_was_imported_with(runs, tmp_path):
     from internal_rl.runs.run_dir import create
 
@@ -248,9 +258,12 @@ STAGES = ["pretrain", "discover", "reinforce", "raw_action"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("observation", ["onehot", "offsets"])
-def test_every_stage_takes_every_observation(stage, observation, monkeypatch):
-    config = changed(SMOKE, env={"observation": observation})
+@pytest.mark.parametrize(
+    ("observation", "mixer"),
+    [("onehot", "transformer"), ("offsets", "hawk"), ("egocentric", "hawk")],
+)
+def test_every_stage_takes_every_observation_and_mixer(stage, observation, mixer, monkeypatch):
+    config = changed(SMOKE, env={"observation": observation}, model={"mixer": mixer})
     assert traced(stage, config, monkeypatch).out_avals
 
 

@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from envs.credit import KeyToDoor, enumerate_mdp, exact
 from envs.credit.enumeration import enumerate_paths
 from tests.envs.credit.mdps import SEEDS, random_logits, random_mdp, softmax
+from tests.internal_rl.small import all_equations
 
 # Shrinking a random MDP costs minutes and makes it no simpler.
 FEW = settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
@@ -233,3 +234,37 @@ def test_return_lattice():
     np.testing.assert_array_equal(units, [0, 1, -2])
     assert support.min() >= -4
     assert support.max() <= 2
+
+
+def test_no_product_rounds_its_factors():
+    """Accelerators may shorten the factors of float32 products (TF32): the tables forbid it."""
+    mdp = random_mdp(0, levels=3)
+    logits = jnp.asarray(random_logits(0, mdp), jnp.float32)
+    mdp = mdp.astype(jnp.float32)
+    support, units = exact.return_support(random_mdp(0, levels=3))
+
+    def everything(logits):
+        policy = softmax(logits)
+        encoding = exact.reward_encoding(mdp)
+        counts = exact.outcome_counts(mdp, policy, encoding)
+        ratio = exact.contribution_ratio(counts, policy)
+        returns = exact.return_distribution(mdp, policy, support, units)
+        z = jnp.asarray(support, jnp.float32)
+        of_return = exact.contribution_ratio(returns, policy)
+        advantage = exact.advantage_contribution(mdp, policy, encoding, ratio)
+        return (
+            exact.successor_counts(mdp, policy),
+            exact.expected_gradient(mdp, softmax, logits, advantage),
+            exact.advantage_counterfactual_return(returns, policy, z, of_return),
+            exact.advantage_hca_return(returns, z, of_return),
+            exact.values(mdp, policy),
+        )
+
+    products = [
+        equation.params["precision"]
+        for equation in all_equations(jax.make_jaxpr(everything)(logits))
+        if equation.primitive.name == "dot_general"
+    ]
+    assert len(products) > 10
+    highest = jax.lax.Precision.HIGHEST
+    assert all(precision in (highest, (highest, highest)) for precision in products)

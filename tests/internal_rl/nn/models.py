@@ -46,7 +46,7 @@ def make_module(name: str, rngs: nnx.Rngs) -> nnx.Module:
     if name == "gru":
         return GRUHistory(WIDTH, 6, rngs)
     if name.startswith("hawk"):
-        cfg = dataclasses.replace(CONFIG, mixer="hawk", norm="rmsnorm")
+        cfg = dataclasses.replace(CONFIG, mixer="hawk")
         stack = Stack(cfg, 1, max_len=1, rngs=rngs)
         for block in stack.blocks:
             block.mixer.scan_method = "tree" if name == "hawk-tree" else "loop"

@@ -28,6 +28,12 @@ def test_norms_against_flax(kind):
     np.testing.assert_allclose(ours(x[0, 0]), theirs(x)[0, 0], atol=1e-5)
 
 
+def test_norm_follows_the_mixer_unless_named():
+    kinds = {m: ModelConfig(mixer=m).norm_kind for m in ("transformer", "hawk")}
+    assert kinds == {"transformer": "layernorm", "hawk": "rmsnorm"}
+    assert ModelConfig(mixer="hawk", norm="layernorm").norm_kind == "layernorm"
+
+
 def test_unknown_norm_is_named():
     with pytest.raises(ValueError, match=r"norm = 'batchnorm'.*'layernorm'"):
         make_norm("batchnorm", 4, nnx.Rngs(0))  # pyright: ignore[reportArgumentType]
@@ -58,6 +64,7 @@ def test_decay_mask_spares_biases_norm_scales_a_and_position_tables():
             assert decays is path[-1].endswith("kernel"), path
         # The same names in a plain dict, as in a checkpoint, give the same answer.
         assert decay_mask(nnx.to_pure_dict(params)) == mask
+    assert decay_mask({"action_log_std": jnp.zeros(2)}) == {"action_log_std": False}
     gru = nnx.to_pure_dict(nnx.state(GRUHistory(4, 3, nnx.Rngs(0)), nnx.Param))
     assert decay_mask(gru) == {
         "input": {"kernel": True, "bias": False},

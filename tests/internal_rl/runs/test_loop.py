@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from internal_rl.runs import loop, run_dir
 from internal_rl.runs.cache import count_compilations
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.logger import read_lines, read_metrics
+from internal_rl.runs.seeds import seed_mesh
 from tests.internal_rl.runs import toy
 
 ROOT = Path(__file__).parents[3]
@@ -48,6 +50,28 @@ def test_same_numbers_as_a_plain_loop(run):
     np.testing.assert_allclose(metrics["big"], (losses > 1).reshape(-1, 5).mean(1), rtol=1e-6)
     assert run.info["status"] == "done"
     assert Checkpoints(run).steps() == [30, 40]
+
+
+def test_what_a_chunk_returns_does_not_grow_with_its_length():
+    """Metrics are reduced on the device: no array with an entry per update."""
+    mesh = seed_mesh(toy.RUNTIME, 1)
+    shapes = []
+    for length in (5, 500):
+        arguments = (toy.update, toy.init(0), (toy.TARGET,), length, False, mesh)
+        chunk = loop._compile_chunk(*arguments)
+        state, metrics = chunk(toy.init(0), toy.TARGET)
+        shapes.append(jax.tree.map(jnp.shape, (state, metrics)))
+        memory = chunk.memory_analysis()
+        shapes[-1] = (shapes[-1], memory.output_size_in_bytes)
+    assert shapes[0] == shapes[1]
+    assert set(shapes[0][0][1]) == {"loss", "count", "big"}
+
+
+def test_metrics_go_to_wandb_where_a_project_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    runtime = dataclasses.replace(toy.RUNTIME, wandb="project")
+    with pytest.raises(UserError, match="wandb is not installed"):
+        toy.train(run, runtime=runtime)
 
 
 def test_seeds_are_independent_runs(run):
@@ -152,7 +176,8 @@ def test_kill_and_resume_equals_an_uninterrupted_run(tmp_path):
     assert [x["step"] for x in read_lines(killed.metrics_file)][-1] == 30
     with killed.metrics_file.open("a") as file:
         file.write('{"step": 35, "lo')  # a line cut off by the kill
-    start("killed")
+    third = start("killed")
+    assert third["cache_misses"] == 0
     reference = run_dir.open_run(tmp_path / "reference")
     assert killed.metrics_file.read_bytes() == reference.metrics_file.read_bytes()
     template = jax.eval_shape(lambda: toy.init(0))
