@@ -106,7 +106,7 @@ def run_demo(
 
     started = time.perf_counter()
     summary = _measure(config, base, meta, internal, raw, seeds)
-    figures = _draw(config, folder, base, meta, internal, raw)
+    figures = _draw(config, folder, summary, base, meta, internal, raw)
     log["seconds"]["evaluate"] = time.perf_counter() - started
     summary["wall_seconds"] = _wall_seconds(log["seconds"])
     summary["trained_stages"] = [n for n in ("pretrain", "discover") if n not in packaged]
@@ -242,7 +242,13 @@ def _wall_seconds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _draw(
-    config: Config, folder: Path, base: RunDir, meta: RunDir, internal: RunDir, raw: RunDir
+    config: Config,
+    folder: Path,
+    summary: dict[str, Any],
+    base: RunDir,
+    meta: RunDir,
+    internal: RunDir,
+    raw: RunDir,
 ) -> dict[str, str]:
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -266,16 +272,36 @@ def _draw(
         "switching": "figures/switching.png",
         "episode": "figures/episode.gif",
     }
-    trained = {stage: read_metrics(run) for stage, run in (("pretrain", base), ("discover", meta))}
-    losses = {
-        stage: {"action NLL": (metrics["step"], metrics["action_nll"])}
-        for stage, metrics in trained.items()
-        if metrics
-    }
-    if losses:
-        plots.stage_losses(figures / "losses.png", losses)
+    losses = _losses(read_metrics(base), read_metrics(meta))
+    if losses:  # packaged weights come without
+        nats = summary["oracle_nats_per_step"]
+        plots.stage_losses(
+            figures / "losses.png",
+            losses,
+            references={
+                "pretrain": {"best predictor (Bayes)": nats["bayes"]},
+                "discover": {"entropy of the expert": nats["expert"]},
+            },
+            ylabels={"discover: switches": "fraction"},
+        )
         drawn["losses"] = "figures/losses.png"
     return drawn
+
+
+def _losses(pretrain: dict[str, Any], discover: dict[str, Any]) -> dict[str, Any]:
+    """Curves by panel; no panel for a stage that was not trained here."""
+    panels = {}
+    if pretrain:
+        panels["pretrain"] = {"action NLL": (pretrain["step"], pretrain["action_nll"])}
+    if discover:
+        x = discover["step"]
+        panels["discover"] = {"action NLL": (x, discover["action_nll"])}
+        panels["discover: codes"] = {"KL to the prior": (x, discover["kl"])}
+        panels["discover: switches"] = {
+            "F1 against sub-goal changes": (x, discover["f1"]),
+            "mean gate": (x, discover["gate"]),
+        }
+    return panels
 
 
 _LABELS = {

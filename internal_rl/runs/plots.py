@@ -150,7 +150,7 @@ def stage_losses(
     stages: Mapping[str, Mapping[str, Curve]],
     *,
     references: Mapping[str, Mapping[str, float]] | None = None,
-    ylabel: str = "nats per step",
+    ylabels: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Path:
     """Training losses, one panel per stage.
@@ -158,10 +158,15 @@ def stage_losses(
     Args:
         stages: per stage the named curves (steps, values).
         references: per stage named horizontal lines, e.g. the expert's own entropy.
+        ylabels: per stage the unit of its curves, where that is not nats per step.
     """
-    figure = Figure(figsize=(5.2 * len(stages), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(stages), squeeze=False)[0]
-    for axes, (stage, curves) in zip(panels, stages.items(), strict=True):
+    columns = min(len(stages), 2)
+    rows = -(-len(stages) // 2)
+    figure = Figure(figsize=(5.2 * columns, 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(stages) :]:
+        axes.set_visible(False)
+    for axes, (stage, curves) in zip(panels, stages.items(), strict=False):
         lines = (references or {}).get(stage, {})
         for colour, (name, (x, y)) in zip(_cycle(len(curves)), curves.items(), strict=True):
             _draw_curve(axes, name, np.asarray(x), np.asarray(y), colour, "quartiles", None)
@@ -170,7 +175,7 @@ def stage_losses(
         axes.set_title(stage)
         if axes.get_ylim()[0] > 0:
             axes.set_ylim(bottom=0)
-        _finish(axes, "gradient steps", ylabel)
+        _finish(axes, "gradient steps", (ylabels or {}).get(stage, "nats per step"))
         axes.legend(fontsize="small")
     figure.suptitle(title)
     return _save(figure, path)

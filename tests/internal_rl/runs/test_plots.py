@@ -89,17 +89,23 @@ def test_switching_trajectories(tmp_path, monkeypatch):
     assert len(set(colours)) == 3
 
 
-def test_stage_losses(tmp_path):
-    steps = np.arange(10)
+def test_stage_losses(tmp_path, monkeypatch):
+    figures, steps = drawn(monkeypatch), np.arange(10)
     plots.stage_losses(
         tmp_path / "x.png",
         {
             "pretrain": {"loss": (steps, 1 / (1 + steps))},
             "discover": {"kl": (steps, np.ones((2, 10)))},
+            "switches": {"f1": (steps, steps / 10)},
         },
         references={"pretrain": {"expert entropy": 0.17}},
+        ylabels={"switches": "fraction"},
     )
     assert_picture(tmp_path / "x.png")
+    *panels, empty = figures[0].axes
+    assert [axes.get_title() for axes in panels] == ["pretrain", "discover", "switches"]
+    assert [axes.get_ylabel() for axes in panels] == ["nats per step"] * 2 + ["fraction"]
+    assert not empty.get_visible()
 
 
 def test_figures_do_not_leak(tmp_path, monkeypatch):
