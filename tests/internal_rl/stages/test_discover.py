@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from scipy import special
 
-from internal_rl import pipeline
+import configs
+from internal_rl import cli
 from internal_rl.config import DiscoverConfig
 from internal_rl.data import padded_batch
 from internal_rl.errors import UserError
 from internal_rl.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import Checkpoints, export_params
-from internal_rl.runs.run_dir import create
+from internal_rl.runs.run_dir import create, open_run
 from internal_rl.stages import contest, discover
+from tests.internal_rl.killed import assert_survives_a_kill
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -190,7 +192,6 @@ def test_kl_schedule():
 CONTEST = changed(
     SMOKE,
     discover={"steps": 6, "candidates": 3, "select_steps": 4},
-    runtime={"log_every": 2, "checkpoint_every": 2, "keep_checkpoints": 3},
 )
 
 
@@ -230,17 +231,35 @@ def test_of_several_candidates_the_one_with_the_lowest_loss_goes_on():
     assert_trees_equal(jax.tree.map(lambda x: np.asarray(x[1:]), state.params), others)
 
 
+# All that the laptop preset adds to the paper's discovery.
+LAPTOP = [
+    *("--discover.candidates", "3", "--discover.select-steps", "6", "--discover.tail-steps", "2"),
+    *("--discover.tail-kl-weight", "0.01", "--discover.tail-tie-breaking", "uniform"),
+    *("--discover.encoder-view", "symmetric", "--discover.encoder-end"),
+    *("--discover.encoder-stretch", "2", "--discover.tie-breaking", "deterministic"),
+    *("--metacontroller.gate", "hard"),
+]
+
+
+@pytest.mark.slow
 def test_a_contest_is_one_run_with_one_result(runs, tmp_path):
-    run = pipeline.run_discover(CONTEST, tmp_path / "run", runs.base, progress=False)
+    command = ["discover", "--base", str(runs.base.path), *LAPTOP]
+    assert cli.main([*command, "--run", str(tmp_path / "run"), "--no-progress"]) == 0
+    run = open_run(tmp_path / "run")
+    laptop = configs.get("gridworld-laptop").discover
+    same = ("encoder_view", "encoder_end", "encoder_stretch", "tail_tie_breaking", "tie_breaking")
+    assert all(getattr(run.config.discover, n) == getattr(laptop, n) for n in same)
     params = load_params(run)
-    template = jax.eval_shape(metacontroller_network(SMOKE).init, KEY)
+    template = jax.eval_shape(metacontroller_network(run.config).init, KEY)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, template)
     # Exported and imported again it is the same.
-    imported = create(tmp_path / "imported", "discover", CONTEST, parents={"pretrain": runs.base})
+    parents = {"pretrain": runs.base}
+    imported = create(tmp_path / "imported", "discover", run.config, parents=parents)
     export_params(imported.path / "weights" / "discover.safetensors", params, {})
     assert_trees_equal(load_params(imported), params)
+    # Killed in the contest, it ends the same.
+    assert_survives_a_kill(command, run, tmp_path / "killed")
     # Had it been stopped before the candidates were compared, it would have no result.
-    for step in (4, 6):
-        shutil.rmtree(Checkpoints(run).folder / str(step))
-    with pytest.raises(UserError, match=r"candidates are not compared before step 4"):
+    shutil.rmtree(Checkpoints(run).folder / "8")
+    with pytest.raises(UserError, match=r"candidates are not compared before step 6"):
         load_params(run)
