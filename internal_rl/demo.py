@@ -280,7 +280,7 @@ def _draw(
             losses,
             references={
                 "pretrain": {"best predictor (Bayes)": nats["bayes"]},
-                "discover": {"entropy of the expert": nats["expert"]},
+                "discover": {"entropy of the expert (random ties)": nats["expert"]},
             },
             ylabels={"discover: switches": "fraction"},
         )

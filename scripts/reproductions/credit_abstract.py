@@ -60,8 +60,9 @@ def credit_abstract(
             x, y = metrics["step"], metrics["success"]
             y = y[:, None] if y.ndim == 1 else y
             low, high = np.percentile(y, (25, 75), axis=1)
-            axes.plot(x, y.mean(1), color=f"C{i}", label=method)
-            axes.fill_between(x, low, high, color=f"C{i}", alpha=0.2, lw=0)
+            axes.plot(x, y.mean(1), color=f"C{i}", label=method, lw=2)
+            axes.plot(x, y, color=f"C{i}", alpha=0.5, lw=0.8, ls="--")
+            axes.fill_between(x, low, high, color=f"C{i}", alpha=0.12, lw=0)
             rows[f"{method} {distractor:g}"] = {
                 "final success": _summary(y[-1]),
                 "mean over training": _summary(y.mean(0)),
@@ -72,6 +73,11 @@ def credit_abstract(
         axes.set_ylim(-0.03, 1.03)
         axes.grid(alpha=0.25)
     panels[-1].legend(fontsize="small")
+    figure.supxlabel(
+        f"line: mean; band: quartiles; dashed: each of {seeds} seeds",
+        fontsize="small",
+        color="0.3",
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output.with_suffix(".png"), dpi=130)
     write_json(output.with_suffix(".json"), rows)

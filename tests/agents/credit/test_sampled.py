@@ -173,7 +173,7 @@ def test_learned_density_ratio_is_the_exact_one():
     assert np.sqrt(weight @ (ratio[:, 1] - 1) ** 2) < 0.1
     assert np.sqrt(weight @ (exact - 1) ** 2) > 0.2  # there is something to learn
 
-    many = jax.tree.map(jnp.asarray, two.sample(rng, 10_000).decisions(np.float32))
+    many = jax.tree.map(jnp.asarray, two.sample(rng, 20_000).decisions(np.float32))
     gradients = {}
     for name in ("cocoa_reward", "reinforce"):
         other = model if name == "cocoa_reward" else learned("reinforce", two.sample(rng, 4), 1)[0]
