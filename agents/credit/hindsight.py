@@ -34,10 +34,11 @@ def hypernetwork_init(
 ) -> Params:
     """Parameters of `hypernetwork`."""
     keys = jax.random.split(key, 3)
+    heads = linear_init(keys[1], width, 2 * actions), linear_init(keys[2], width, 4 * actions**2)
     return {
         "hidden": linear_init(keys[0], obs_dim + outcome_dim, width),
-        "bias": linear_init(keys[1], width, 2 * actions),
-        "gain": linear_init(keys[2], width, 4 * actions**2),
+        # b and G side by side: one product instead of two is up to twice as fast on a CPU.
+        "heads": {name: jnp.concatenate([h[name] for h in heads], axis=-1) for name in heads[0]},
     }
 
 
@@ -60,12 +61,35 @@ def hypernetwork(
     if of_outcome.ndim == 2:
         of_outcome = of_outcome[None]
     z = jax.nn.relu(of_obs[:, None] + of_outcome)  # [T, K, width]
-    bias = _relu_gap(linear(params["bias"], z))
-    gain = _relu_gap(linear(params["gain"], z)).reshape(*z.shape[:2], actions, 2 * actions)
+    heads = linear(params["heads"], z)
+    bias = _relu_gap(heads[..., : 2 * actions])
+    gain = _relu_gap(heads[..., 2 * actions :]).reshape(*z.shape[:2], actions, 2 * actions)
     # The policy is ε-mixed; the floor only matters to those who use it without.
     rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), 1e-6))
     features = jnp.concatenate([log_policy, rest], axis=-1)
     return bias + jnp.einsum("tkaf,tf->tka", gain, features)
+
+
+def hypernetwork_of_later(
+    params: Params, obs: Float[Array, "T D"], log_policy: Float[Array, "T A"], rows: int = 8
+) -> Float[Array, "T T A"]:
+    """`hypernetwork` where the outcomes are the steps' own observations, for later steps only.
+
+    Entry (t, t') is 0 for t' ≤ t: nothing uses those, and leaving them out halves the cost. A few
+    rows at a time, recomputed for the gradient, so that hidden units stay in a core's cache.
+
+    Args:
+        rows: states t at a time.
+    """
+    steps = obs.shape[0]
+    block = jax.checkpoint(hypernetwork)
+    found = []
+    for first in range(0, steps, rows):
+        own, later = slice(first, min(first + rows, steps)), obs[first + 1 :]
+        width = ((0, 0), (steps - later.shape[0], 0), (0, 0))
+        found.append(jnp.pad(block(params, obs[own], later, log_policy[own]), width))
+    pairs = jnp.concatenate(found)
+    return pairs * jnp.triu(jnp.ones((steps, steps), pairs.dtype), 1)[..., None]
 
 
 def _relu_gap(y: Array) -> Array:

@@ -18,6 +18,7 @@ from agents.credit.model import (
     WorldSpec,
     batch_mean,
     contribution_table,
+    one_at_a_time,
     zero_counts,
 )
 from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
@@ -129,6 +130,7 @@ def hindsight_model(
     reward_optimizer = adamw(config.model_rate)
     values = tuple(v for v in spec.reward_values if v != 0.0)
     with_reward_model = config.method == "hca"
+    all_pairs = config.method in ("hca", "hca_plus")
     feature = config.features
 
     def bits(state: Any, obs: Array, action: Array) -> Array:
@@ -151,8 +153,12 @@ def hindsight_model(
         "cocoa_feature": feature.width if feature.backbone == "gate" else spec.obs_dim,
     }.get(config.method, spec.obs_dim)
 
-    def ratio(state: Any, obs: Array, vectors: Array, log_policy: Array) -> Float[Array, "T K A"]:
-        x = hindsight.hypernetwork(state["net"][0], obs, vectors, log_policy)
+    def logits(params: Params, t: Trajectory, outcome: Outcomes) -> Float[Array, "T K A"]:
+        if all_pairs:
+            return hindsight.hypernetwork_of_later(params, t.obs[:-1], t.log_policy)
+        return hindsight.hypernetwork(params, t.obs[:-1], outcome.vectors, t.log_policy)
+
+    def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
         if config.hindsight_loss == "classification":
             return hindsight.classification_ratio(x, log_policy)
         return hindsight.contrastive_ratio(x, log_policy, config.clip_ratio)
@@ -180,11 +186,11 @@ def hindsight_model(
         def loss(params: Params) -> Array:
             def one(trajectory: Trajectory, outcome: Outcomes) -> Array:
                 counts = hindsight.pair_counts(trajectory, outcome, config.mask_zero_reward)
-                x = hindsight.hypernetwork(
-                    params, trajectory.obs[:-1], outcome.vectors, trajectory.log_policy
-                )
-                return function(x, trajectory, counts)
+                return function(logits(params, trajectory, outcome), trajectory, counts)
 
+            if all_pairs and jax.default_backend() == "cpu":
+                # As in `one_at_a_time`, but differentiable.
+                return jnp.mean(jax.lax.map(lambda pair: one(*pair), (batch, found)))
             return jnp.mean(jax.vmap(one)(batch, found))
 
         net, value = fit_step(optimizer, loss, state["net"])
@@ -208,7 +214,8 @@ def hindsight_model(
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         outcome = outcomes(state, trajectory)
         obs, log_policy = trajectory.obs[:-1], trajectory.log_policy
-        w = ratio(state, obs, outcome.vectors, log_policy) - 1.0
+        x = one_at_a_time(logits) if all_pairs else logits
+        w = ratio(x(state["net"][0], trajectory, outcome), log_policy) - 1.0
         rewards = mlp(state["reward"][0], obs) if with_reward_model else None
         return contribution_table(
             trajectory, w, outcome.member, key, config.action_samples, rewards
@@ -233,10 +240,13 @@ def hindsight_model(
             vectors = pairs
         else:
             encoding, vectors = exact.state_encoding(mdp), obs
-        w = _rows(
-            lambda row: ratio(state, row[0][None], vectors, row[1][None])[0].T - 1.0,
-            (obs, log_policy),
-        )
+
+        def of_state(row: Any) -> Array:
+            own, its_policy = row[0][None], row[1][None]
+            x = hindsight.hypernetwork(state["net"][0], own, vectors, its_policy)
+            return ratio(x, its_policy)[0].T - 1.0
+
+        w = _rows(of_state, (obs, log_policy))
         if not with_reward_model:
             return exact.advantage_contribution(mdp, policy, encoding, w)
         return exact.advantage_hca(mdp, policy, w, mlp(state["reward"][0], obs))

@@ -75,6 +75,15 @@ def batch_mean(function: Callable[[Trajectory], Array], batch: Trajectory) -> Ar
     return jnp.mean(jax.vmap(function)(batch))
 
 
+def one_at_a_time(function: Callable) -> Callable:
+    """`function`, whose vmap is a loop on the CPU: what one seed or one trajectory keeps while it learns
+    fits into a core's cache, what ten keep does not. Not differentiable where it is vmapped.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.custom_batching.sequential_vmap(function)
+    return function
+
+
 def zero_counts(*names: str) -> dict[str, Array]:
     """Counts that a model has nothing to say about."""
     return {name: jnp.int32(0) for name in names}

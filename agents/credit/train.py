@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from agents.credit import estimators
-from agents.credit.model import CreditModel
+from agents.credit.model import CreditModel, one_at_a_time
 from agents.credit.networks import adamw, apply_gradient
 from agents.credit.policy import Policy
 from agents.credit.trajectory import Trajectory, rollouts
@@ -131,7 +131,7 @@ def make_update(
         gradient, entropy = jax.grad(loss, has_aux=True)(params)
         return apply_gradient(optimizer, params, opt_state, gradient), credit, metrics, entropy
 
-    learn = one_seed_at_a_time(learn)
+    learn = one_at_a_time(learn)
 
     def update(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
@@ -159,15 +159,6 @@ def make_update(
         return state, metrics
 
     return update
-
-
-def one_seed_at_a_time(function: Callable) -> Callable:
-    """`function`, whose vmap is a loop on the CPU: what one seed's learning keeps fits into a core's
-    cache, what ten keep does not. Stepping episodes side by side is cheaper, as on a GPU anything is.
-    """
-    if jax.default_backend() == "cpu":
-        return jax.custom_batching.sequential_vmap(function)
-    return function
 
 
 def policy_loss(

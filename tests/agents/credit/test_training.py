@@ -103,7 +103,7 @@ def test_vmapped_seeds_learn_what_each_learns_alone():
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
-def test_one_seed_at_a_time_is_the_same_on_every_backend(monkeypatch):
+def test_one_at_a_time_is_the_same_on_every_backend(monkeypatch):
     """As a loop (CPU), vmapped (elsewhere), and under two vmaps."""
     model = model_of("q_critic")
     init = make_init(TRAIN, POLICY, model, 1e-2)
