@@ -127,6 +127,9 @@ class SampledCreditConfig:
     """λ of the targets of V and Q; 1: the return itself."""
     max_ratio: float = 20.0
     """Bound of h/π, which for densities has none of its own."""
+    balance_kinds: bool = False
+    """cocoa_reward: every kind of reward weighs the same in the model's loss, however rarely it is paid. Its optimum
+    is the same; a rare reward's ratio is learned sooner."""
     max_outcomes: int = 4
     """Rewarded decisions per episode that are told apart by hca, hca_plus and cocoa_feature."""
     feature_width: int = 16
@@ -145,5 +148,7 @@ def check_sampled(config: SampledCreditConfig) -> None:
         raise ValueError(f"credit.model_rate is {config.model_rate}; allowed: at least 0")
     if not 0 <= config.trace <= 1:
         raise ValueError(f"credit.trace is {config.trace}; allowed: 0 to 1")
+    if config.balance_kinds and config.method != "cocoa_reward":
+        raise ValueError(f"credit.balance_kinds is True; allowed for {config.method}: False")
     if config.max_ratio <= 1:
         raise ValueError(f"credit.max_ratio is {config.max_ratio}; allowed: above 1")

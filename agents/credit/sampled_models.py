@@ -106,10 +106,22 @@ def pair_logits(
 
 def ratio_loss(
     x_taken: Float[Array, "N K"], x_fresh: Float[Array, "N M K"], counts: Float[Array, "N K"]
-) -> Float[Array, ""]:
-    """Σ over pairs of −log σ(x(z_n)) − (1/M) Σ_m log σ(−x(z_nm)), by how often each occurs."""
+) -> Float[Array, " K"]:
+    """Σ over pairs of −log σ(x(z_n)) − (1/M) Σ_m log σ(−x(z_nm)), by how often each occurs; per outcome."""
     others = jnp.mean(jax.nn.log_sigmoid(-x_fresh), axis=1)
-    return -jnp.sum(counts * (jax.nn.log_sigmoid(x_taken) + others))
+    return -jnp.sum(counts * (jax.nn.log_sigmoid(x_taken) + others), axis=0)
+
+
+def pooled(
+    losses: Float[Array, "B K"], counts: Float[Array, "B K"], balance: bool
+) -> Float[Array, ""]:
+    """Mean loss over all pairs of a batch; with `balance` the mean over outcomes of each one's mean, those
+    that do not occur left out."""
+    if not balance:
+        return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
+    total = jnp.sum(counts, axis=0)
+    each = jnp.sum(losses, axis=0) / jnp.maximum(total, 1.0)
+    return jnp.sum(each) / jnp.maximum(jnp.sum((total > 0).astype(each.dtype)), 1.0)
 
 
 def _ratio_model(
@@ -172,12 +184,12 @@ def _ratio_model(
                 vectors, _, counts = outcomes(state, d)
                 fresh = sampled.fresh_actions(key, d, config.samples)
                 x = logits(params, d, jnp.concatenate([d.action[:, None], fresh], 1), vectors)
-                return ratio_loss(x[:, 0], x[:, 1:], counts), jnp.sum(counts)
+                return ratio_loss(x[:, 0], x[:, 1:], counts), jnp.sum(counts, axis=0)
 
             keys = jax.random.split(key, batch.reward.shape[0])
             losses, counts = jax.vmap(one)(batch, keys)
             # Pooled over the batch: the joint distribution of state, action and outcome as it is.
-            return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
+            return pooled(losses, counts, config.balance_kinds)
 
         net, value = fit_step(optimizer, ratio_mean, state["net"])
         return {**state, "net": net}, value

@@ -291,6 +291,15 @@ def test_targets_by_hand():
     np.testing.assert_allclose(_targets(d, v, 1.0), [7.0, 6.0, 4.0, 0.0])
 
 
+def test_balanced_loss_weighs_kinds_alike():
+    """By hand: 6 pairs of the first kind cost 12, 2 of the second 10; the third does not occur."""
+    losses = jnp.array([[4.0, 10.0, 0.0], [8.0, 0.0, 0.0]])
+    counts = jnp.array([[2.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
+    assert float(pooled(losses, counts, balance=False)) == pytest.approx(22 / 8)
+    assert float(pooled(losses, counts, balance=True)) == pytest.approx((12 / 6 + 10 / 2) / 2)
+    assert float(pooled(0 * losses, 0 * counts, balance=True)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -299,6 +308,10 @@ def test_targets_by_hand():
         ({"max_ratio": 1.0}, "credit.max_ratio is 1.0"),
         ({"trace": -0.5}, "credit.trace is -0.5"),
         ({"model_rate": -1.0}, "credit.model_rate is -1.0"),
+        (
+            {"method": "hca_plus", "balance_kinds": True},
+            "balance_kinds is True; allowed for hca_plus",
+        ),
         ({"method": "trajectory"}, "which has no model"),
     ],
 )
