@@ -8,7 +8,13 @@ import pytest
 from agents.credit import METHODS, sampled
 from agents.credit.config import SampledCreditConfig
 from agents.credit.sampled import Decisions
-from agents.credit.sampled_models import _targets, make_sampled, pair_logits, state_features
+from agents.credit.sampled_models import (
+    _targets,
+    make_sampled,
+    pair_logits,
+    pooled,
+    state_features,
+)
 from tests.agents.credit import two_decisions as two
 
 SIZE = 20  # Gauss-Hermite nodes per decision
