@@ -52,7 +52,7 @@ def make_sampled(
     if config.method == "reinforce":
         return SampledModel(
             init=lambda key: (),
-            update=lambda state, batch, key: (state, _metrics(jnp.float32(0.0))),
+            update=lambda state, batch, key: (state, _metrics(jnp.zeros(1))),
             weights=lambda state, d, fresh: sampled.reinforce(d, fresh.shape[1]),
         )
     if config.method == "trajectory":
@@ -198,7 +198,7 @@ def _ratio_model(
         keys = jax.random.split(key, config.model_steps)
         state, losses = jax.lax.scan(lambda s, k: fit(s, batch, k), state, keys)
         left_out = jax.vmap(lambda d: sampled.unmatched(d, outcomes(state, d)[1]))(batch)
-        return state, _metrics(losses[-1], jnp.sum(left_out))
+        return state, _metrics(losses, jnp.sum(left_out))
 
     def weights(state: Any, d: Decisions, fresh: Array) -> Weights:
         vectors, reward, _ = outcomes(state, d)
@@ -251,7 +251,7 @@ def _value_model(config: SampledCreditConfig, obs_dim: int, action_dim: int) -> 
     def update(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
         keys = jax.random.split(key, config.model_steps)
         state, losses = jax.lax.scan(lambda s, k: fit(s, batch, k), state, keys)
-        return state, _metrics(losses[-1])
+        return state, _metrics(losses)
 
     def weights(state: Any, d: Decisions, fresh: Array) -> Weights:
         if of_state:
@@ -327,8 +327,9 @@ def _batch_mean(function: Callable[[Decisions], Array], batch: Decisions) -> Arr
     return jnp.mean(jax.vmap(function)(batch))
 
 
-def _metrics(loss: Array, left_out: Array | None = None) -> dict[str, Array]:
+def _metrics(losses: Float[Array, " S"], left_out: Array | None = None) -> dict[str, Array]:
     return {
-        "credit_loss": loss,
+        "credit_loss": losses[-1],
+        "credit_loss_before": losses[0],
         "unmatched_rewards": jnp.int32(0) if left_out is None else left_out,
     }

@@ -162,7 +162,7 @@ def test_cli_trains_evaluates_and_survives_a_kill(runs, tmp_path):
     run = RunDir(tmp_path / "run")
     assert run.config.reinforce.credit.method == "cocoa_reward"
     metrics = read_metrics(run)
-    for name in ("success", "return", "credit_loss", "unseen_decisions"):
+    for name in ("success", "return", "credit_loss", "credit_loss_before", "unseen_decisions"):
         assert np.isfinite(metrics[name]).all(), name
     assert (metrics["unmatched_rewards"] == 0).all()
     assert jax.tree.structure(load_params(run)) == jax.tree.structure(policy_params())
