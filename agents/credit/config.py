@@ -127,9 +127,9 @@ class SampledCreditConfig:
     """λ of the targets of V and Q; 1: the return itself."""
     max_ratio: float = 20.0
     """Bound of h/π, which for densities has none of its own."""
-    balance_kinds: bool = False
-    """cocoa_reward: every kind of reward weighs the same in the model's loss, however rarely it is paid. Its optimum
-    is the same; a rare reward's ratio is learned sooner."""
+    replay: int = 0
+    """R > 0, cocoa_reward: the model learns from the last R decisions that each kind of reward followed, of earlier
+    policies, too, kinds weighing alike. 0: from the current batch alone."""
     max_outcomes: int = 4
     """Rewarded decisions per episode that are told apart by hca, hca_plus and cocoa_feature."""
     feature_width: int = 16
@@ -148,7 +148,8 @@ def check_sampled(config: SampledCreditConfig) -> None:
         raise ValueError(f"credit.model_rate is {config.model_rate}; allowed: at least 0")
     if not 0 <= config.trace <= 1:
         raise ValueError(f"credit.trace is {config.trace}; allowed: 0 to 1")
-    if config.balance_kinds and config.method != "cocoa_reward":
-        raise ValueError(f"credit.balance_kinds is True; allowed for {config.method}: False")
+    if config.replay < 0 or (config.replay and config.method != "cocoa_reward"):
+        allowed = "at least 0" if config.method == "cocoa_reward" else f"0 for {config.method}"
+        raise ValueError(f"credit.replay is {config.replay}; allowed: {allowed}")
     if config.max_ratio <= 1:
         raise ValueError(f"credit.max_ratio is {config.max_ratio}; allowed: above 1")

@@ -10,7 +10,7 @@ estimate. Functions act on one episode; `vmap` batches. Letters: N decisions, M 
 of an action, K outcomes, D entries of an observation.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,19 @@ class Decisions:
         return jax.lax.cumsum(self.reward, axis=self.reward.ndim - 1, reverse=True)
 
 
+class Choices(Protocol):
+    """What `Decisions` and `replay.Replay` share: states, what was done there, and the policy."""
+
+    @property
+    def obs(self) -> Array: ...
+    @property
+    def action(self) -> Array: ...
+    @property
+    def mean(self) -> Array: ...
+    @property
+    def log_std(self) -> Array: ...
+
+
 class Weights(NamedTuple):
     """x [N] of the executed actions and y [N, M] of the fresh ones."""
 
@@ -60,14 +73,14 @@ class Weights(NamedTuple):
     sampled: Array
 
 
-def fresh_actions(key: PRNGKeyArray, decisions: Decisions, count: int) -> Float[Array, "N M Z"]:
+def fresh_actions(key: PRNGKeyArray, decisions: Choices, count: int) -> Float[Array, "N M Z"]:
     """`count` actions of the acting policy for every decision."""
     mean, std = decisions.mean[:, None], jnp.exp(decisions.log_std)[:, None]
     shape = (mean.shape[0], count, mean.shape[2])
     return mean + std * jax.random.normal(key, shape, mean.dtype)
 
 
-def standardised(decisions: Decisions, actions: Float[Array, "N M Z"]) -> Float[Array, "N M Z"]:
+def standardised(decisions: Choices, actions: Float[Array, "N M Z"]) -> Float[Array, "N M Z"]:
     """(z − mean) / std under the acting policy."""
     return (actions - decisions.mean[:, None]) * jnp.exp(-decisions.log_std)[:, None]
 

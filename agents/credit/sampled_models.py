@@ -17,7 +17,8 @@ from agents.credit import sampled
 from agents.credit.config import SampledCreditConfig, check_sampled
 from agents.credit.estimators import future_sums
 from agents.credit.networks import Params, adamw, fit_step, linear, linear_init, mlp, mlp_init
-from agents.credit.sampled import Decisions, Weights
+from agents.credit.replay import Replay, empty, remember
+from agents.credit.sampled import Choices, Decisions, Weights
 
 _RATIO_METHODS = (
     *("hca", "hca_plus", "hca_return"),
@@ -62,7 +63,7 @@ def make_sampled(
     return _value_model(config, obs_dim, action_dim)
 
 
-def state_features(decisions: Decisions) -> Float[Array, "N F"]:
+def state_features(decisions: Choices) -> Float[Array, "N F"]:
     """What networks see of a state: the observation, standardised over its entries, and the policy
     there, which makes targets depend less on its past (COCOA, Prop. 5)."""
     obs = decisions.obs
@@ -112,13 +113,8 @@ def ratio_loss(
     return -jnp.sum(counts * (jax.nn.log_sigmoid(x_taken) + others), axis=0)
 
 
-def pooled(
-    losses: Float[Array, "B K"], counts: Float[Array, "B K"], balance: bool
-) -> Float[Array, ""]:
-    """Mean loss over all pairs of a batch; with `balance` the mean over outcomes of each one's mean, those
-    that do not occur left out."""
-    if not balance:
-        return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
+def kind_mean(losses: Float[Array, "B K"], counts: Float[Array, "B K"]) -> Float[Array, ""]:
+    """Each outcome's mean loss, averaged over the outcomes that occur."""
     total = jnp.sum(counts, axis=0)
     each = jnp.sum(losses, axis=0) / jnp.maximum(total, 1.0)
     return jnp.sum(each) / jnp.maximum(jnp.sum((total > 0).astype(each.dtype)), 1.0)
@@ -151,7 +147,7 @@ def _ratio_model(
             vectors, reward, count = sampled.rewarded_outcomes(d, codes, config.max_outcomes)
         return vectors, reward, future_sums(count * d.weight[:, None]) * d.weight[:, None]
 
-    def logits(params: Params, d: Decisions, actions: Array, vectors: Array) -> Array:
+    def logits(params: Params, d: Choices, actions: Array, vectors: Array) -> Array:
         return pair_logits(params, state_features(d), sampled.standardised(d, actions), vectors)
 
     def ratio(state: Any, d: Decisions, actions: Array, vectors: Array) -> Array:
@@ -161,13 +157,15 @@ def _ratio_model(
     def init(key: PRNGKeyArray) -> Any:
         keys = jax.random.split(key, 3)
         params = pair_init(keys[0], features, action_dim, outcome_dim, config.width)
-        state = {"net": (params, optimizer.init(params))}
+        state: dict[str, Any] = {"net": (params, optimizer.init(params))}
         if method == "hca":
             params = _critic_init(config, keys[1], features + action_dim)
             state["reward"] = (params, optimizer.init(params))
         if method == "cocoa_feature":
             params = _feature_init(keys[2], features + action_dim, config)
             state["features"] = (params, optimizer.init(params))
+        if config.replay:
+            state["replay"] = empty(kinds, config.replay, obs_dim, action_dim)
         return state
 
     def fit(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, Array]:
@@ -189,13 +187,28 @@ def _ratio_model(
             keys = jax.random.split(key, batch.reward.shape[0])
             losses, counts = jax.vmap(one)(batch, keys)
             # Pooled over the batch: the joint distribution of state, action and outcome as it is.
-            return pooled(losses, counts, config.balance_kinds)
+            return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
 
-        net, value = fit_step(optimizer, ratio_mean, state["net"])
+        def replay_mean(params: Params) -> Array:
+            def one(ring: Replay, vector: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
+                fresh = sampled.fresh_actions(key, ring, config.samples)
+                actions = jnp.concatenate([ring.action[:, None], fresh], 1)
+                x = logits(params, ring, actions, vector[None])
+                return ratio_loss(x[:, 0], x[:, 1:], ring.count[:, None])[0], jnp.sum(ring.count)
+
+            rings = (state["replay"], jnp.eye(kinds), jax.random.split(key, kinds))
+            losses, counts = jax.vmap(one)(*rings)
+            return kind_mean(losses[None], counts[None])
+
+        loss = replay_mean if config.replay else ratio_mean
+        net, value = fit_step(optimizer, loss, state["net"])
         return {**state, "net": net}, value
 
     def update(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
         keys = jax.random.split(key, config.model_steps)
+        if config.replay:
+            counts = jax.vmap(lambda d: outcomes(state, d)[2])(batch)
+            state = {**state, "replay": remember(state["replay"], batch, counts)}
         state, losses = jax.lax.scan(lambda s, k: fit(s, batch, k), state, keys)
         left_out = jax.vmap(lambda d: sampled.unmatched(d, outcomes(state, d)[1]))(batch)
         return state, _metrics(losses, jnp.sum(left_out))

@@ -7,12 +7,13 @@ import pytest
 
 from agents.credit import METHODS, sampled
 from agents.credit.config import SampledCreditConfig
+from agents.credit.replay import empty, remember
 from agents.credit.sampled import Decisions
 from agents.credit.sampled_models import (
     _targets,
+    kind_mean,
     make_sampled,
     pair_logits,
-    pooled,
     state_features,
 )
 from tests.agents.credit import two_decisions as two
@@ -160,11 +161,12 @@ def learned(method, episodes, steps, **changes):
     return model, state, metrics, batch
 
 
-def test_learned_density_ratio_is_the_exact_one():
+@pytest.mark.parametrize("replay", [0, 2048])
+def test_learned_density_ratio_is_the_exact_one(replay):
     """h(z_0 | treasure)/π follows the bump, every other ratio is 1, and the estimate is the gradient."""
     rng = np.random.default_rng(0)
     model, state, metrics, batch = learned(
-        "cocoa_reward", two.sample(rng, 2048), 200, model_rate=5e-3
+        "cocoa_reward", two.sample(rng, 2048), 200, model_rate=5e-3, replay=replay
     )
     assert int(metrics["unmatched_rewards"]) == 0
     one = jax.tree.map(lambda x: x[0], batch)
@@ -297,13 +299,12 @@ def test_targets_by_hand():
     np.testing.assert_allclose(_targets(d, v, 1.0), [7.0, 6.0, 4.0, 0.0])
 
 
-def test_balanced_loss_weighs_kinds_alike():
+def test_kinds_weigh_alike():
     """By hand: 6 pairs of the first kind cost 12, 2 of the second 10; the third does not occur."""
     losses = jnp.array([[4.0, 10.0, 0.0], [8.0, 0.0, 0.0]])
     counts = jnp.array([[2.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
-    assert float(pooled(losses, counts, balance=False)) == pytest.approx(22 / 8)
-    assert float(pooled(losses, counts, balance=True)) == pytest.approx((12 / 6 + 10 / 2) / 2)
-    assert float(pooled(0 * losses, 0 * counts, balance=True)) == 0.0
+    assert float(kind_mean(losses, counts)) == pytest.approx((12 / 6 + 10 / 2) / 2)
+    assert float(kind_mean(0 * losses, 0 * counts)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -314,10 +315,8 @@ def test_balanced_loss_weighs_kinds_alike():
         ({"max_ratio": 1.0}, "credit.max_ratio is 1.0"),
         ({"trace": -0.5}, "credit.trace is -0.5"),
         ({"model_rate": -1.0}, "credit.model_rate is -1.0"),
-        (
-            {"method": "hca_plus", "balance_kinds": True},
-            "balance_kinds is True; allowed for hca_plus",
-        ),
+        ({"replay": -1}, "credit.replay is -1; allowed: at least 0"),
+        ({"method": "hca_plus", "replay": 8}, "credit.replay is 8; allowed: 0 for hca_plus"),
         ({"method": "trajectory"}, "which has no model"),
     ],
 )
@@ -325,3 +324,29 @@ def test_bad_settings(changes, message):
     config = SampledCreditConfig(**{"method": "cocoa_reward"} | changes)
     with pytest.raises(ValueError, match=message):
         make_sampled(config, 3, 1, 2)
+
+
+def test_replay_keeps_the_last_decisions_of_each_kind():
+    """Three rings entries; a batch of two decisions of kind 0, then three more, of which one is of kind 1."""
+    batch = Decisions(
+        obs=jnp.arange(6.0).reshape(2, 3, 1),
+        action=10 + jnp.arange(6.0).reshape(2, 3, 1),
+        mean=jnp.zeros((2, 3, 1)),
+        log_std=jnp.zeros((2, 3, 1)),
+        valid=jnp.ones((2, 3), bool),
+        reward=jnp.zeros((2, 3)),
+        kind_reward=jnp.zeros((2, 3, 2)),
+        kind_count=jnp.zeros((2, 3, 2)),
+    )
+    counts = np.zeros((2, 3, 2), np.float32)
+    counts[0, 1, 0], counts[1, 0, 0] = 1, 2
+    memory = jax.jit(remember)(empty(2, 3, 1, 1), batch, jnp.asarray(counts))
+    np.testing.assert_array_equal(memory.obs[0, :, 0], [1, 3, 0])
+    np.testing.assert_array_equal(memory.action[0, :, 0], [11, 13, 0])
+    np.testing.assert_array_equal(memory.count, [[1, 2, 0], [0, 0, 0]])
+    counts[:] = 0
+    counts[0, 0, 0], counts[0, 2, 0], counts[1, 2, 1] = 3, 4, 5
+    memory = jax.jit(remember)(memory, batch, jnp.asarray(counts))
+    np.testing.assert_array_equal(memory.count, [[4, 2, 3], [5, 0, 0]])  # the oldest gave way
+    np.testing.assert_array_equal(memory.obs[..., 0], [[2, 3, 0], [5, 0, 0]])
+    np.testing.assert_array_equal(memory.next, [1, 1])
