@@ -142,8 +142,10 @@ _CLEANUP_SHAPING = SocialConfig(
         meta_episodes=512,
         batch=32,
         inner_episodes=100,
+        slices=4,
         naive_starts=10,
         objective=ObjectiveSettings(
+            slices=32,
             optimizer=Optimizer(learning_rate=1e-3, eps=1e-5, grad_clip=1.0),
             reward_scale=0.1,
             centre="all",
@@ -168,9 +170,11 @@ _CLEANUP_MIXED = SocialConfig(
         meta_episodes=512,
         batch=64,
         inner_episodes=5,
+        slices=4,
         dynamic_naive=True,
         objective=ObjectiveSettings(
             algorithm="a2c",
+            slices=16,
             optimizer=Optimizer("sgd", 0.1, grad_clip=1.0),
             reward_scale=0.1,
             centre="all",
@@ -182,7 +186,14 @@ _CLEANUP_SMOKE = replace(
     name="cleanup-smoke",
     iterations=2,
     game=GameConfig("cleanup", 8),
-    pool=replace(_CLEANUP_MIXED.pool, meta_episodes=4, batch=4, inner_episodes=2),
+    pool=replace(
+        _CLEANUP_MIXED.pool,
+        meta_episodes=4,
+        batch=4,
+        inner_episodes=2,
+        slices=1,
+        objective=replace(_CLEANUP_MIXED.pool.objective, slices=2),
+    ),
     runtime=RuntimeConfig(log_every=1, checkpoint_every=2),
 )
 

@@ -4,7 +4,8 @@ All three are the same clipped surrogate on chains. An estimator with reduction 
 because the surrogate is a mean over chains. Letters: K meta-episodes, B chains, C = K·B chains merged, L long time.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -51,6 +52,9 @@ class ObjectiveSettings:
     """Passes over the data (ppo)."""
     minibatches: int = 2
     """Minibatches of a pass, split over chains, never over time (ppo)."""
+    slices: int = 1
+    """A minibatch's gradient is summed over this many slices of its chains, one after another: less memory, same numbers
+    up to rounding."""
     clip: float = 0.2
     """PPO's ε."""
     value_weight: float = 0.5
@@ -81,7 +85,7 @@ def prepare(
     cfg: ObjectiveSettings,
     inner_length: int,
 ) -> Chains:
-    """Signals and targets of K meta-episodes [K, B, L] under the parameters that played them.
+    """Signals and targets of K meta-episodes [K, B, L] under the parameters that played them; not centred yet.
 
     Give `BATCH_UNAWARE` as estimator for meta co-players, whose chains are independent.
     """
@@ -95,8 +99,7 @@ def prepare(
         signal = jax.vmap(lambda r: score_weights(estimator, r, inner_length))(reward)
         signal = signal * batch  # the mean over chains below is 1/(K B)
     else:
-        logits, old_value = policy.parallel(params, obs, None)
-        old_log_prob = log_prob(logits, action)
+        old_log_prob, old_value = _score(policy, params, obs, action, cfg.slices)
         values = old_value.reshape(k, batch, length)
         signal = jax.vmap(
             lambda r, v: advantages(
@@ -122,11 +125,36 @@ def prepare(
         )
         if estimator.reduction == "sum":
             signal = signal * batch
-    if cfg.centre == "all":
-        signal = signal - jnp.mean(signal)
-    elif cfg.centre == "per_step":
-        signal = signal - jnp.mean(signal, axis=(0, 1), keepdims=True)
     return Chains(obs, action, merge(signal), old_log_prob, old_value, target)
+
+
+def _score(
+    policy: Policy,
+    params: Params,
+    obs: Shaped[Array, "C L *o"],
+    action: Int[Array, "C L"],
+    slices: int,
+) -> tuple[Float[Array, "C L"], Float[Array, "C L"]]:
+    """log π(a) and values, of about C / `slices` chains at a time."""
+
+    def one(part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        logits, values = policy.parallel(params, part[0], None)
+        return log_prob(logits, part[1]), values
+
+    # Chains against naive and against meta co-players come apart, so `slices` need not divide their numbers.
+    count = math.gcd(slices, obs.shape[0])
+    if count == 1:
+        return one((obs, action))
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), (obs, action))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(one, parts))
+
+
+def centre(chains: Chains, cfg: ObjectiveSettings) -> Chains:
+    """Signals less their mean; give all chains against one kind of co-player at once."""
+    axis = {"none": (), "all": (0, 1), "per_step": 0}[cfg.centre]
+    if axis == ():
+        return chains
+    return replace(chains, signal=chains.signal - jnp.mean(chains.signal, axis, keepdims=True))
 
 
 def concatenate(*parts: Chains) -> Chains:
@@ -175,22 +203,50 @@ def improve(
     epochs, minibatches = (cfg.epochs, cfg.minibatches) if ppo else (1, 1)
     count = chains.action.shape[0]
 
-    def minibatch(carry, part: Chains):
+    def minibatch(carry, rows: jax.Array | None):
         params, opt_state = carry
-        gradient, metrics = jax.grad(loss, has_aux=True)(params, policy, part, cfg)
+        gradient, metrics = _gradient(params, policy, chains, rows, cfg)
         metrics["grad_norm"] = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         return (optax.apply_updates(params, updates), opt_state), metrics
 
     if epochs * minibatches == 1:
-        (params, opt_state), metrics = minibatch((params, opt_state), chains)
+        (params, opt_state), metrics = minibatch((params, opt_state), None)
         return params, opt_state, metrics
 
     def epoch(carry, key):
         order = jax.random.permutation(key, count)
-        parts = jax.tree.map(lambda x: x[order].reshape(minibatches, -1, *x.shape[1:]), chains)
-        return jax.lax.scan(minibatch, carry, parts)
+        return jax.lax.scan(minibatch, carry, order.reshape(minibatches, -1))
 
     keys = jax.random.split(key, epochs)
     (params, opt_state), metrics = jax.lax.scan(epoch, (params, opt_state), keys)
     return params, opt_state, jax.tree.map(jnp.mean, metrics)
+
+
+def _gradient(
+    params: Params,
+    policy: Policy,
+    chains: Chains,
+    rows: Int[Array, " n"] | None,
+    cfg: ObjectiveSettings,
+) -> tuple[Params, dict[str, jax.Array]]:
+    """Gradient of the mean loss over chains `rows` (None: all), and its metrics, accumulated over slices.
+
+    Every term of the loss is a mean over chains, so means over slices of one size are exact; what belongs to the whole
+    batch (centring, advantages, old log-probabilities) is in `chains` already. Activations are those of one slice.
+    """
+
+    def of(rows: Int[Array, " n"] | None) -> tuple[Params, dict[str, jax.Array]]:
+        # Chains are picked here, not before: a shuffled copy of all of them would cost as much as they do.
+        part = chains if rows is None else jax.tree.map(lambda x: x[rows], chains)
+        return jax.grad(loss, has_aux=True)(params, policy, part, cfg)
+
+    if cfg.slices == 1:
+        return of(rows)
+    if rows is None:
+        rows = jnp.arange(chains.action.shape[0])
+    parts = rows.reshape(cfg.slices, -1)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of, parts[0]))
+    add = lambda total, part: (jax.tree.map(jnp.add, total, of(part)), None)  # noqa: E731
+    total, _ = jax.lax.scan(add, zero, parts)
+    return jax.tree.map(lambda x: x / cfg.slices, total)

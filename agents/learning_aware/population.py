@@ -4,6 +4,7 @@ Every meta agent plays K meta-episodes: a fixed number against naive learners, t
 then all of them improve at once. Letters: P meta agents, K meta-episodes, S naive starts.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +22,7 @@ from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.objectives import (
     Chains,
     ObjectiveSettings,
+    centre,
     concatenate,
     improve,
     prepare,
@@ -51,6 +53,9 @@ class PoolSettings:
     another number the signals are reweighted, so the expected gradient stays the p_naive, p_meta mixture."""
     batch: int = 16
     """B: chains that share a co-player; its minibatch."""
+    slices: int = 1
+    """Meta-episodes are played in this many slices, one after another: less memory, same numbers. It divides their number
+    against either kind of co-player. objective.slices does the same for gradients."""
     inner_episodes: int = 20
     """M: inner episodes in a meta-episode; a naive co-player learns after each."""
     naive_starts: int = 1
@@ -136,7 +141,24 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
             f"naive_episodes is {naive} of meta_episodes = {cfg.meta_episodes} with p_naive {cfg.p_naive}; allowed: "
             "at least one meta-episode of each kind whose share is above 0, none of the others"
         )
+    _check_slices(cfg, naive, meta)
     return naive, meta
+
+
+def _check_slices(cfg: PoolSettings, naive: int, meta: int) -> None:
+    common = math.gcd(naive, meta)  # gcd(n, 0) = n
+    if cfg.slices < 1 or common % cfg.slices:
+        raise ValueError(
+            f"slices is {cfg.slices}; allowed: divisors of {common}, which divides the meta-episodes against naive "
+            f"({naive}) and meta ({meta}) co-players"
+        )
+    objective = cfg.objective
+    minibatches = objective.minibatches if objective.algorithm == "ppo" else 1
+    chains = cfg.meta_episodes * cfg.batch // minibatches
+    if objective.slices < 1 or chains % objective.slices:
+        raise ValueError(
+            f"objective.slices is {objective.slices}; allowed: divisors of {chains}, the chains of a minibatch"
+        )
 
 
 def init(cfg: PoolSettings, policy: Policy, learner: NaiveLearner, key: jax.Array) -> PoolState:
@@ -183,30 +205,45 @@ def make_update(
         metrics: dict[str, jax.Array] = {}
         if num_naive:
             starts = _naive_starts(key_naive, state, num_naive, cfg.dynamic_naive)
-            episodes, _ = jax.vmap(
-                lambda k, start: against_naive(k, game, policy, params, learner, start, **sizes)
-            )(jax.random.split(key_naive, num_naive), starts)
+
+            def play_naive(keys: jax.Array, starts: Params):
+                episodes, _ = jax.vmap(
+                    lambda k, start: against_naive(k, game, policy, params, learner, start, **sizes)
+                )(keys, starts)
+                numbers = episode_metrics("naive", episodes, game.episode_length)
+                if lola:
+                    return (), numbers
+                return _choose(names, i, lambda name: ready(episodes, by_name(name))), numbers
+
+            keys = jax.random.split(key_naive, num_naive)
+            chains, numbers = _in_slices(cfg.slices, play_naive, keys, starts)
+            metrics |= numbers
             if lola:
                 key_lola = jax.random.fold_in(key_steps, 0)
                 ascents.append(look_ahead(key_lola, params, starts, learner.policy, cfg.p_naive))
             else:
-                chains = _choose(names, i, lambda name: ready(episodes, by_name(name)))
-                parts.append(weigh(chains, weight_naive))
-            metrics |= episode_metrics("naive", episodes, game.episode_length)
+                parts.append(weigh(centre(chains, cfg.objective), weight_naive))
         if num_meta:
             key_partner, key_play = jax.random.split(key_meta)
             # Any of the others with the same probability: shift by 1..P-1.
             shift = jax.random.randint(key_partner, (num_meta,), 1, cfg.num_meta)
             partners = jax.tree.map(lambda x: x[(i + shift) % cfg.num_meta], state.params)
-            episodes = jax.vmap(
-                lambda k, other: against_meta(k, game, policy, params, policy, other, **sizes)
-            )(jax.random.split(key_play, num_meta), partners)
+
+            def play_meta(keys: jax.Array, partners: Params):
+                episodes = jax.vmap(
+                    lambda k, other: against_meta(k, game, policy, params, policy, other, **sizes)
+                )(keys, partners)
+                numbers = episode_metrics("meta", episodes, game.episode_length)
+                return () if lola else ready(episodes, ESTIMATORS["batch_unaware"]), numbers
+
+            keys = jax.random.split(key_play, num_meta)
+            chains, numbers = _in_slices(cfg.slices, play_meta, keys, partners)
+            metrics |= numbers
             if lola:
                 key_lola = jax.random.fold_in(key_steps, 1)
                 ascents.append(look_ahead(key_lola, params, partners, policy, cfg.p_meta))
             else:
-                parts.append(weigh(ready(episodes, ESTIMATORS["batch_unaware"]), weight_meta))
-            metrics |= episode_metrics("meta", episodes, game.episode_length)
+                parts.append(weigh(centre(chains, cfg.objective), weight_meta))
         if lola:
             descent = jax.tree.map(lambda *x: -sum(x), *ascents)
             updates, opt_state = optimizer.update(descent, opt_state, params)
@@ -227,6 +264,18 @@ def make_update(
         return state, jax.tree.map(jnp.mean, metrics) | _by_rival(names, metrics)
 
     return update
+
+
+def _in_slices(
+    slices: int, play: Callable[[jax.Array, Params], tuple[Any, dict[str, jax.Array]]], *args: Any
+) -> tuple[Any, dict[str, jax.Array]]:
+    """`play` of arguments [K, ...], a slice after another: its chains in the same order, its metrics (means) averaged."""
+    if slices == 1:
+        return play(*args)
+    parts = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), args)
+    chains, metrics = jax.lax.map(lambda part: play(*part), parts)
+    merged = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chains)
+    return merged, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
 
 def _names(cfg: PoolSettings) -> tuple[str, ...]:
@@ -258,7 +307,11 @@ def _by_rival(names: tuple[str, ...], metrics: dict[str, jax.Array]) -> dict[str
 
 
 def episode_metrics(name: str, episodes: MetaEpisode, inner_length: int) -> dict[str, jax.Array]:
-    """Per-step rewards over meta-episodes, and in the first and last inner episode (the last is always exploitative)."""
+    """Per-step rewards over meta-episodes, and in the first and last inner episode (the last is always exploitative).
+
+    Of what the game reports per player: both players' means, and "gap", how unevenly it is shared within a chain:
+    |ego's mean over time − co-player's|, then the mean over chains. In CleanUp-lite cleaned_gap is COALA's Fig. 7.
+    """
     first, last = slice(0, inner_length), slice(-inner_length, None)
     return {
         f"{name}/ego_reward": jnp.mean(episodes.reward),
@@ -273,11 +326,14 @@ def episode_metrics(name: str, episodes: MetaEpisode, inner_length: int) -> dict
 
 
 def _per_player(info: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Numbers [..., L, N] of both players under their own names; common ones [..., L] as they are."""
+    """Numbers [..., L, N] of both players under their own names, and their gap; common ones [..., L] as they are."""
     flat = {}
     for name, value in info.items():
         if value.ndim == 4:  # [K, B, L, N]
             flat[f"ego_{name}"], flat[f"co_{name}"] = value[..., 0], value[..., 1]
+            # Not of means over chains: who has which role differs between them, and cancels.
+            share = jnp.mean(value, axis=2)
+            flat[f"{name}_gap"] = jnp.abs(share[..., 0] - share[..., 1])
         else:
             flat[name] = value
     return flat

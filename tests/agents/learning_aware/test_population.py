@@ -1,6 +1,7 @@
 """The shaping POMDP and the pool around it, with tabular policies."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from agents.learning_aware.objectives import ObjectiveSettings
 from agents.learning_aware.optim import Optimizer
 from agents.learning_aware.policies import Policy, sample, tabular, tabular_by_episode
 from agents.learning_aware.population import PoolSettings
-from agents.learning_aware.shaping import against_meta, against_naive
+from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive
+from envs.social.cleanup import APPLE, DIRT, DOWN, LEFT, RIGHT, STAY, UP, CleanUp
 from envs.social.matrix import MATCHING_PENNIES, IteratedMatrixGame
 
 GAME = IteratedMatrixGame(episode_length=3)
@@ -199,6 +201,21 @@ def test_sampled_lola_runs_in_a_pool():
         ({"estimator": "coala-pg"}, r"estimator is 'coala-pg'; allowed: coala"),
         ({"batch": 0}, r"batch is 0; allowed: at least 1"),
         ({"naive_episodes": 3}, r"naive_episodes is 3 of meta_episodes = 2"),
+        ({"slices": 0}, r"slices is 0; allowed: divisors of 2, .* naive \(2\) and meta \(0\)"),
+        ({"slices": 4}, r"slices is 4; allowed: divisors of 2"),
+        (
+            {"num_meta": 2, "meta_episodes": 6, "p_naive": 0.5, "p_meta": 0.5, "slices": 2},
+            r"slices is 2; allowed: divisors of 3, .* naive \(3\) and meta \(3\)",
+        ),
+        (
+            {"objective": replace(FAST, slices=3)},
+            r"objective.slices is 3; allowed: divisors of 8, the chains of a minibatch",
+        ),
+        (
+            {"objective": ObjectiveSettings("ppo", minibatches=2, slices=8)},
+            r"objective.slices is 8; allowed: divisors of 4",
+        ),
+        ({"objective": replace(FAST, slices=0)}, r"objective.slices is 0; allowed: divisors of 8"),
         (
             {"estimator": "full", "objective": ObjectiveSettings("ppo")},
             r"estimator is 'full' with ppo",
@@ -267,3 +284,91 @@ def test_wrong_rivals(estimator, message):
     pool = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, estimator=estimator)
     with pytest.raises(ValueError, match=message):
         population.check_pool(pool, GAME)
+
+
+@pytest.mark.parametrize(("algorithm", "centre"), [("reinforce", "per_step"), ("ppo", "all")])
+def test_slices_leave_the_numbers_as_they_are(algorithm, centre):
+    """Played and accumulated in 1, 2 or 4 slices: the same parameters, whatever is a statistic of the whole batch."""
+    objective = ObjectiveSettings(
+        algorithm, Optimizer("sgd", 1.0), centre=centre, epochs=2, entropy_weight=0.1
+    )
+    cfg = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, meta_episodes=8, objective=objective)
+    policy = tabular(5, 2, noise=1.0, value_scale=1.0)
+    learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
+    start = population.init(cfg, policy, learner, jax.random.key(0))
+
+    def after(slices, own):
+        sliced = replace(cfg, slices=slices, objective=replace(objective, slices=own))
+        state, metrics = jax.jit(population.make_update(sliced, GAME, policy, learner))(start)
+        return state.params, metrics
+
+    whole, numbers = after(1, 1)
+    assert not np.allclose(whole["logits"], start.params["logits"], atol=1e-3)
+    for slices, own in ((2, 2), (4, 4)):
+        params, found = after(slices, own)
+        for a, b in zip(
+            jax.tree.leaves((whole, numbers)), jax.tree.leaves((params, found)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
+
+
+def test_uneven_sharing_does_not_cancel_over_chains():
+    """Half of the chains have one cleaner, half the other: nobody cleans more on average, and yet the gap is 1."""
+    cleaned = jnp.zeros((2, 4, 6, 2)).at[0, ..., 0].set(1.0).at[1, ..., 1].set(1.0)
+    still = jnp.zeros((2, 4, 6))
+    episodes = MetaEpisode(still, still.astype(jnp.int32), still, still, {"cleaned": cleaned})
+    metrics = population.episode_metrics("meta", episodes, 3)
+    assert metrics["meta/ego_cleaned"] == metrics["meta/co_cleaned"] == 0.5
+    assert metrics["meta/cleaned_gap"] == 1.0
+
+
+def walker(target):
+    """CleanUp-lite: to the nearest `target` cell, or nowhere where there is none."""
+    game = CleanUp()
+
+    def step(params, obs, carry):
+        cell, objects = obs[:, 0].astype(jnp.int32), obs[:, 4:]
+        row, column = cell // game.columns, cell % game.columns
+        rows, columns = (x[None] for x in divmod(jnp.arange(game.num_cells), game.columns))
+        far = jnp.abs(rows - row[:, None]) + jnp.abs(columns - column[:, None])
+        goal = jnp.argmin(jnp.where(objects == target, far, 99), axis=1)
+        down, right = goal // game.columns - row, goal % game.columns - column
+        move = jnp.where(right > 0, RIGHT, jnp.where(right < 0, LEFT, STAY))
+        move = jnp.where(down > 0, DOWN, jnp.where(down < 0, UP, move))
+        move = jnp.where((objects == target).any(axis=1), move, STAY)
+        logits = 1e3 * jax.nn.one_hot(move, game.num_actions)
+        return carry, logits, jnp.zeros(obs.shape[0])
+
+    return Policy(lambda key: {}, lambda batch: (), step, lambda *_: None)
+
+
+def test_the_gap_of_a_cleaner_and_a_harvester_is_the_cleaners_share():
+    game = CleanUp(episode_length=32)
+    play = partial(
+        against_meta,
+        ego_params={},
+        other_params={},
+        game=game,
+        inner_episodes=2,
+        batch=8,
+    )
+    cleaner, harvester = walker(DIRT), walker(APPLE)
+
+    @jax.jit
+    def metrics(key):
+        # Each has either role in one of the two meta-episodes, as agents of a pool have.
+        both = [
+            play(key, ego=cleaner, other=harvester),
+            play(key, ego=harvester, other=cleaner),
+        ]
+        episodes = jax.tree.map(lambda *x: jnp.stack(x), *both)
+        return population.episode_metrics("meta", episodes, game.episode_length), episodes.info
+
+    numbers, info = metrics(jax.random.key(0))
+    assert numbers["meta/dirt"] < 2.5
+    # The harvester walks past the river's border only by chance of its start.
+    assert float(info["cleaned"][0, ..., 1].mean()) < 0.02
+    share = float(info["cleaned"][0, ..., 0].mean())
+    assert share > 0.2
+    assert float(numbers["meta/cleaned_gap"]) == pytest.approx(share, abs=0.02)
+    assert abs(float(numbers["meta/ego_cleaned"] - numbers["meta/co_cleaned"])) < 0.02
