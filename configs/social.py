@@ -1,8 +1,10 @@
 """Presets of the learning-aware experiments, by figure of arXiv 2410.18636 where there is one.
 
-`get(name, kind)` returns a complete config; kinds are the sub-commands of `internal-rl social`.
+`get(name, kind)` returns a complete config; kinds are the sub-commands of `internal-rl social`. `with_estimator` gives
+one of the paper's other methods the values that the paper found for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -181,6 +183,36 @@ _CLEANUP_MIXED = SocialConfig(
         ),
     ),
 )
+
+
+def _lola_objective(coala: ObjectiveSettings, optimizer: Optimizer, reward_scale: float):
+    # LOLA-DiCE is one step along its own gradient: no critic, whatever the others have.
+    return replace(
+        coala, algorithm="reinforce", optimizer=optimizer, reward_scale=reward_scale, slices=1
+    )
+
+
+_SHAPING_OBJECTIVE, _POOL_OBJECTIVE = _CLEANUP_SHAPING.pool.objective, _CLEANUP_MIXED.pool.objective
+_POOL_BASELINE = replace(_POOL_OBJECTIVE.optimizer, learning_rate=0.03)
+OBJECTIVES: Mapping[str, Mapping[str, ObjectiveSettings]] = {
+    "cleanup-shaping-paper": {
+        "coala": _SHAPING_OBJECTIVE,
+        "batch_unaware": replace(_SHAPING_OBJECTIVE, reward_scale=1.0),
+        "m_fos": replace(
+            _SHAPING_OBJECTIVE,
+            reward_scale=1.0,
+            optimizer=replace(_SHAPING_OBJECTIVE.optimizer, learning_rate=3e-3),
+        ),
+        "lola_dice": _lola_objective(_SHAPING_OBJECTIVE, Optimizer("sgd", 0.1), 1.0),
+    },
+    "cleanup-mixed-paper": {
+        "coala": _POOL_OBJECTIVE,
+        "batch_unaware": replace(_POOL_OBJECTIVE, optimizer=_POOL_BASELINE),
+        "m_fos": replace(_POOL_OBJECTIVE, optimizer=_POOL_BASELINE),
+        "lola_dice": _lola_objective(_POOL_OBJECTIVE, _POOL_BASELINE, 0.1),
+    },
+}
+"""Objectives by preset and estimator where the paper has one per method (App. F: each was swept by itself)."""
 _CLEANUP_SMOKE = replace(
     _CLEANUP_MIXED,
     name="cleanup-smoke",
@@ -327,6 +359,15 @@ def get(name: str, kind: type[Preset]) -> Preset:
     raise UserError(
         f"unknown preset '{name}'; did you mean '{nearest(name, allowed)}'? allowed: {', '.join(allowed)}"
     )
+
+
+def with_estimator(config: SocialConfig, estimator: str) -> SocialConfig:
+    """`config` with `estimator`, and with that method's objective where `config` is a preset of `OBJECTIVES`.
+
+    Everywhere else, and for estimators that the paper has no values of, the objective stays the preset's.
+    """
+    objective = OBJECTIVES.get(config.name, {}).get(estimator, config.pool.objective)
+    return replace(config, pool=replace(config.pool, estimator=estimator, objective=objective))
 
 
 def names(kind: type) -> tuple[str, ...]:

@@ -186,7 +186,8 @@ def make_update(
     sizes = {"inner_episodes": cfg.inner_episodes, "batch": cfg.batch}
 
     def look_ahead(key, params, others, co_policy, weight):
-        """Weighted mean of LOLA-DiCE gradients against several co-players."""
+        """Weighted mean of LOLA-DiCE gradients against several co-players; linear in the ego's rewards' scale."""
+        weight = weight * cfg.objective.reward_scale
         count = jax.tree.leaves(others)[0].shape[0]
         gradients = jax.vmap(
             lambda k, other: lola_dice_gradient(

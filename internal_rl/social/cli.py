@@ -141,6 +141,10 @@ def parse(name: str, argv: Sequence[str]) -> Any:
             config = resumed.load_config(kind)
         else:
             config = presets.get(flag(argv, "preset") or command.preset, kind)
+            estimator = flag(argv, "pool.estimator")
+            if estimator and isinstance(config, SocialConfig):
+                # The paper's methods differ in more than the estimator; further flags still win.
+                config = presets.with_estimator(config, estimator)
         fields = (f.name for f in dataclasses.fields(command))
         values = {n: getattr(config, n) for n in fields if hasattr(config, n)}
         values["preset"] = config.name

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ def analytic_run(name: str, seeds: int, runs: Path) -> RunDir:
 
 
 def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
-    """Run of a sampled preset with one of the estimators."""
-    config = presets.get(name, SocialConfig)
-    config = replace(config, pool=replace(config.pool, estimator=estimator))
+    """Run of a sampled preset with one of the estimators, and what the paper sets for that method."""
+    config = presets.with_estimator(presets.get(name, SocialConfig), estimator)
     return trained(config, runs / f"{name}-{estimator}", seeds)
 
 

@@ -1,5 +1,6 @@
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -76,6 +77,38 @@ def test_train_resume_and_evaluate(tmp_path, capsys):
     capsys.readouterr()
     assert main(["social", "evaluate", "--run", str(run)]) == 2
     assert "exists; choose another name" in capsys.readouterr().err
+
+
+# COALA's table of hyperparameters (arXiv 2410.18636, App. F): optimiser, learning rate, norm clip, reward scale.
+PAPER_VALUES = {
+    ("cleanup-shaping-paper", "coala"): ("adam", 1e-3, 1.0, 0.1),
+    ("cleanup-shaping-paper", "batch_unaware"): ("adam", 1e-3, 1.0, 1.0),
+    ("cleanup-shaping-paper", "m_fos"): ("adam", 3e-3, 1.0, 1.0),
+    ("cleanup-shaping-paper", "lola_dice"): ("sgd", 0.1, 0.0, 1.0),
+    ("cleanup-mixed-paper", "coala"): ("sgd", 0.1, 1.0, 0.1),
+    ("cleanup-mixed-paper", "batch_unaware"): ("sgd", 0.03, 1.0, 0.1),
+    ("cleanup-mixed-paper", "m_fos"): ("sgd", 0.03, 1.0, 0.1),
+    ("cleanup-mixed-paper", "lola_dice"): ("sgd", 0.03, 1.0, 0.1),
+    # One objective for all methods.
+    ("ipd-mixed-paper", "coala"): ("adam", 3e-4, 1.0, 0.05),
+    ("ipd-mixed-paper", "m_fos"): ("adam", 3e-4, 1.0, 0.05),
+}
+
+
+@pytest.mark.parametrize(("preset", "estimator"), PAPER_VALUES)
+def test_methods_have_the_papers_values(preset, estimator):
+    """On the command line, and so in the figures, which use `with_estimator`, too."""
+    flags = ["--preset", preset, "--run", "unused", "--pool.estimator", estimator]
+    config = cli.resolve(cli.parse("train", flags))
+    validate_social(config)
+    assert config.pool.estimator == estimator
+    objective = config.pool.objective
+    found = objective.optimizer
+    values = (found.kind, found.learning_rate, found.grad_clip, objective.reward_scale)
+    assert values == PAPER_VALUES[preset, estimator]
+    assert config == presets.with_estimator(presets.get(preset, SocialConfig), estimator)
+    own = cli.parse("train", [*flags, "--pool.objective.reward-scale", "0.7"])
+    assert cli.resolve(own).pool.objective == replace(objective, reward_scale=0.7)
 
 
 @pytest.mark.slow
