@@ -164,7 +164,7 @@ def test_a_mixed_pool_runs_and_repeats():
 def test_lola_ascends_its_own_gradients_weighed_by_the_pool(monkeypatch):
     """With "the other's logits" as gradient, the step shows which co-players were looked at, and with what weight."""
     monkeypatch.setattr(population, "lola_dice_gradient", lambda *args: args[4])
-    objective = ObjectiveSettings("reinforce", Optimizer("sgd", 0.5))
+    objective = ObjectiveSettings("reinforce", Optimizer("sgd", 1.0), reward_scale=0.5)
     cfg = replace(POOL, num_meta=2, p_naive=0.25, p_meta=0.75, meta_episodes=4)
     cfg = replace(cfg, estimator="lola_dice", objective=objective)
     policy, learner = tabular(5, 2, noise=1.0), naive.frozen(tabular(5, 2, initial_logit=3.0))
