@@ -330,11 +330,11 @@ _A2C_PAPER = SocialConfig(
 _A2C_LAPTOP = replace(
     _A2C_PAPER,
     name="ppi-a2c-laptop",
-    iterations=8000,
-    game=GameConfig(episode_length=30),
+    iterations=2000,
+    game=GameConfig(episode_length=50),
     policy=PolicyConfig(kind="gru", width=32, embed=16),
     pool=replace(_A2C_PAPER.pool, batch=64),
-    runtime=RuntimeConfig(log_every=100, checkpoint_every=1000),
+    runtime=RuntimeConfig(log_every=100, checkpoint_every=500),
 )
 _A2C_SMOKE = replace(
     _A2C_LAPTOP,

@@ -105,7 +105,7 @@ def best_response_value(
 
     def back(value: jax.Array, _):
         """value [N, O] of the next round's observation."""
-        after = payoff + value[:, 1:].reshape(-1, 2, 2)  # [N, a, b]
+        after = payoff[None] + value[:, 1:].reshape(-1, 2, 2)  # [N, a, b]
         q = jnp.einsum("nob,nab->noa", chance, after)
         return jnp.max(q, axis=-1), None
 

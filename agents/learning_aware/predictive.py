@@ -117,7 +117,7 @@ def check(cfg: PredictiveSettings, game: IteratedMatrixGame) -> None:
     for name in ("rollouts", "depth", "pretrain_games", "games", "phases", "epochs", "batch"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
-    for name in ("tabular_share", "discount"):
+    for name in ("tabular_share", "discount", "final_rate"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
     if cfg.beta < 0:

@@ -270,9 +270,9 @@ def _table_games(key: jax.Array, game: IteratedMatrixGame, count: int) -> Games:
     """Games between random tables, from one side."""
 
     def play(key: jax.Array) -> Games:
-        keys = jax.random.split(key, 3)
-        players = tuple(predictive.tabular_player(k, game, count) for k in keys[:2])
-        return jax.tree.map(lambda x: x[0], predictive.play(keys[2], game, players, count))
+        one, two, rounds = jax.random.split(key, 3)
+        first, second = (predictive.tabular_player(k, game, count) for k in (one, two))
+        return jax.tree.map(lambda x: x[0], predictive.play(rounds, game, (first, second), count))
 
     return jax.jit(play)(key)
 
