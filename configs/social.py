@@ -330,7 +330,7 @@ _A2C_PAPER = SocialConfig(
 _A2C_LAPTOP = replace(
     _A2C_PAPER,
     name="ppi-a2c-laptop",
-    iterations=1500,
+    iterations=1000,
     game=GameConfig(episode_length=50),
     policy=PolicyConfig(kind="gru", width=32, embed=16),
     pool=replace(_A2C_PAPER.pool, batch=64),

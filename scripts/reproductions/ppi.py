@@ -32,7 +32,7 @@ POOLS: dict[Pool, dict[str, Any]] = {
     "no_tables": {"tabular_share": 0.0},
     "tables_only": {"tabular_share": 1.0},
 }
-PHASES = {"identity": 8, "no_tables": 8, "tables_only": 5}
+PHASES = {"identity": 8, "no_tables": 8, "tables_only": 4}
 """Of the laptop preset's 18; by then the mixed pool is well apart."""
 TITLES: dict[Pool, str] = {
     "mixed": "mixed pool",
