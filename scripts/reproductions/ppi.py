@@ -18,6 +18,7 @@ from agents.learning_aware.bayes_tables import bayes_tables, best_response_value
 from agents.learning_aware.predictive import Games, PredictiveSettings, Predictor
 from configs import social as presets
 from envs.social.matrix import IteratedMatrixGame
+from internal_rl.runs.run_dir import open_run
 from internal_rl.social.build import make_matrix_game
 from internal_rl.social.config import PredictiveConfig, SocialConfig
 from internal_rl.social.evaluate import summary
@@ -54,6 +55,7 @@ def phases(
     pools: tuple[Pool, ...] = ("mixed", "identity", "no_tables", "tables_only"),
     seeds: int = 5,
     ablation_seeds: int = 3,
+    train: bool = True,
     runs: Path = Path("runs/ppi"),
     output: Path = Path("docs/results/ppi-phases"),
 ) -> None:
@@ -64,6 +66,7 @@ def phases(
         pools: what is trained and drawn.
         seeds: of the mixed pool, trained at once.
         ablation_seeds: of the other pools.
+        train: start and continue runs; otherwise they are drawn as they are, unfinished ones, too.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
@@ -78,8 +81,9 @@ def phases(
         agents = replace(config.agents, phases=count, **POOLS[pool])
         config = replace(config, iterations=count, agents=agents)
         number = seeds if pool == "mixed" else ablation_seeds
-        run = trained(config, runs / f"{config.name}-{pool}", number)
-        rows[pool] = {"run": origin(run)}
+        path = runs / f"{config.name}-{pool}"
+        run = trained(config, path, number) if train else open_run(path, "social_predictive")
+        rows[pool] = {"run": origin(run), "phases": int(column(run, "loss")[0][-1])}
         for metric, label, colour in (
             ("meta", "agents against each other", "C2"),
             ("tabular/ego", "agent against tables", "C0"),
