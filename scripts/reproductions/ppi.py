@@ -18,7 +18,8 @@ from agents.learning_aware.bayes_tables import bayes_tables, best_response_value
 from agents.learning_aware.predictive import Games, PredictiveSettings, Predictor
 from configs import social as presets
 from envs.social.matrix import IteratedMatrixGame
-from internal_rl.runs.run_dir import open_run
+from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.run_dir import RunDir, open_run
 from internal_rl.social.build import make_matrix_game
 from internal_rl.social.config import PredictiveConfig, SocialConfig
 from internal_rl.social.evaluate import summary
@@ -71,7 +72,7 @@ def phases(
         output: path of the PNG and the JSON, without suffix.
     """
     figure = Figure(figsize=(5 * len(pools), 7.6), layout="constrained")
-    panels = figure.subplots(2, len(pools), squeeze=False, sharex=True, sharey="row")
+    panels = figure.subplots(2, len(pools), squeeze=False, sharex="col", sharey="row")
     rows: dict[str, Any] = {}
     for (reward, cooperation), pool in zip(panels.T, pools, strict=True):
         config = presets.get(f"ppi-{scale}", PredictiveConfig)
@@ -83,7 +84,7 @@ def phases(
         number = seeds if pool == "mixed" else ablation_seeds
         path = runs / f"{config.name}-{pool}"
         run = trained(config, path, number) if train else open_run(path, "social_predictive")
-        rows[pool] = {"run": origin(run), "phases": int(column(run, "loss")[0][-1])}
+        rows[pool] = {"run": origin(run), "phases": _last_step(run)}
         for metric, label, colour in (
             ("meta", "agents against each other", "C2"),
             ("tabular/ego", "agent against tables", "C0"),
@@ -105,7 +106,7 @@ def phases(
             reward.axhline(META[pool], color="k", linestyle=":", label="paper, each other")
         if pool in TABLES:
             reward.axhline(TABLES[pool], color="C0", linestyle=":", label="paper, against tables")
-        reward.set(title=TITLES[pool], xlim=(0.5, config.iterations + 0.5), ylim=(-0.6, 1.2))
+        reward.set(title=TITLES[pool], xlim=(0.5, config.iterations + 0.5), ylim=(-1.0, 1.2))
         cooperation.set(xlabel="phase", ylim=(-0.02, 1.02))
     panels[0, 0].set_ylabel("reward per round")
     panels[1, 0].set_ylabel("share of cooperation")
@@ -117,6 +118,7 @@ def a2c(
     scale: Scale = "laptop",
     shares: tuple[float, ...] = (0.5, 0.0),
     seeds: int = 3,
+    train: bool = True,
     runs: Path = Path("runs/ppi"),
     output: Path = Path("docs/results/ppi-a2c"),
 ) -> None:
@@ -126,6 +128,7 @@ def a2c(
         scale: laptop takes minutes, paper is for an accelerator.
         shares: of games against tables; the paper's figure has 0.5 and 0.
         seeds: trained at once.
+        train: start and continue runs; otherwise they are drawn as they are, unfinished ones, too.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
@@ -135,8 +138,9 @@ def a2c(
     for axes, share in zip(panels, shares, strict=True):
         config = presets.get(f"ppi-a2c-{scale}", SocialConfig)
         config = replace(config, pool=replace(config.pool, p_naive=share, p_meta=1 - share))
-        run = trained(config, runs / f"{config.name}-{share:g}", seeds)
-        row: dict[str, Any] = {"run": origin(run)}
+        path = runs / f"{config.name}-{share:g}"
+        run = trained(config, path, seeds) if train else open_run(path, "social")
+        row: dict[str, Any] = {"run": origin(run), "iterations": _last_step(run)}
         named: Sequence[tuple[str, str, str, float]] = (
             ("meta/ego", "agents against each other", "C2", 1 - share),
             ("naive/ego", "agent against tables", "C0", share),
@@ -152,7 +156,7 @@ def a2c(
                 axes.axhline(value, color=colour, linestyle=":", label=f"paper's end, {label}")
         rows["mixed" if share else "no tables"] = row
         title = f"tables in {share:.0%} of the games"
-        axes.set(title=title, xlabel="iterations", ylim=(-0.6, 1.2))
+        axes.set(title=title, xlabel="iterations", ylim=(-1.0, 1.2))
     panels[0].set_ylabel("reward per round")
     figure.suptitle(f"A2C baseline (preset ppi-a2c-{scale})")
     write(figure, output, rows, BAND)
@@ -227,7 +231,8 @@ def limits(
     for i, (label, (model, params)) in enumerate(curves.items()):
         shares = np.stack([_against_tit_for_tat(model, p, cfg, game, games) for p in params])
         rows.setdefault("cooperation with tit-for-tat, by tenth of the game", {})[label] = [
-            round(float(part.mean()), 3) for part in np.array_split(shares.mean(0), 10)
+            round(float(part.mean()), 3)
+            for part in np.array_split(shares.mean(0), min(10, shares.shape[1]))
         ]
         draw(by_round, np.arange(1, shares.shape[1] + 1), shares, f"C{i}", label)
     by_round.set(xlabel="round", ylabel="share of cooperation", title="against tit-for-tat")
@@ -279,6 +284,10 @@ def _table_games(key: jax.Array, game: IteratedMatrixGame, count: int) -> Games:
         return jax.tree.map(lambda x: x[0], predictive.play(rounds, game, (first, second), count))
 
     return jax.jit(play)(key)
+
+
+def _last_step(run: RunDir) -> int:
+    return int(read_metrics(run)["step"][-1])
 
 
 def _count(games: Games) -> jax.Array:

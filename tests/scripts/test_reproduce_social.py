@@ -55,4 +55,4 @@ def test_predictive_figures(command, arguments, expected, monkeypatch, tmp_path)
         each_other = rows["mixed"]["agents against each other"]["reward"]
         assert len(each_other["seeds"]) == 2
         assert "agents against each other" not in rows["tables_only"]
-        assert set(rows["no_tables"]) == {"run", "agents against each other"}
+        assert set(rows["no_tables"]) == {"run", "phases", "agents against each other"}
