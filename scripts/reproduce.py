@@ -8,7 +8,7 @@ import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax sta
 
 # isort: split
 import tyro
-from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi
+from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi, ppi
 
 SUBCOMMANDS = {
     **cocoa.SUBCOMMANDS,
@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     **coala.SUBCOMMANDS,
     **coala_analysis.SUBCOMMANDS,
     **mupi.SUBCOMMANDS,
+    **ppi.SUBCOMMANDS,
 }
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class FeatureConfig:
     """Training batches during which only data is collected; they count against the budget."""
     steps: int = 20_000
     """Gradient steps, each on all data."""
-    max_outcomes: int = 16
+    max_outcomes: int = 8
     """Distinct feature vectors per episode that are told apart; `unmatched_rewards` counts the rest."""
 
 

@@ -53,7 +53,7 @@ def make_sampled(
     if config.method == "reinforce":
         return SampledModel(
             init=lambda key: (),
-            update=lambda state, batch, key: (state, _metrics(jnp.zeros(1))),
+            update=lambda state, batch, key: (state, _metrics(jnp.float32(0.0), jnp.float32(0.0))),
             weights=lambda state, d, fresh: sampled.reinforce(d, fresh.shape[1]),
         )
     if config.method == "trajectory":
@@ -168,6 +168,18 @@ def _ratio_model(
             state["replay"] = empty(kinds, config.replay, obs_dim, action_dim)
         return state
 
+    def batch_loss(params: Params, state: Any, batch: Decisions, key: PRNGKeyArray) -> Array:
+        def one(d: Decisions, key: PRNGKeyArray) -> tuple[Array, Array]:
+            vectors, _, counts = outcomes(state, d)
+            fresh = sampled.fresh_actions(key, d, config.samples)
+            x = logits(params, d, jnp.concatenate([d.action[:, None], fresh], 1), vectors)
+            return ratio_loss(x[:, 0], x[:, 1:], counts), jnp.sum(counts, axis=0)
+
+        keys = jax.random.split(key, batch.reward.shape[0])
+        losses, counts = jax.vmap(one)(batch, keys)
+        # Pooled over the batch: the joint distribution of state, action and outcome as it is.
+        return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
+
     def fit(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, Array]:
         """One gradient step."""
         if method == "cocoa_feature":
@@ -176,18 +188,6 @@ def _ratio_model(
         if method == "hca":
             loss = lambda params: _batch_mean(lambda d: _reward_loss(params, d), batch)  # noqa: E731
             state = {**state, "reward": fit_step(optimizer, loss, state["reward"])[0]}
-
-        def ratio_mean(params: Params) -> Array:
-            def one(d: Decisions, key: PRNGKeyArray) -> tuple[Array, Array]:
-                vectors, _, counts = outcomes(state, d)
-                fresh = sampled.fresh_actions(key, d, config.samples)
-                x = logits(params, d, jnp.concatenate([d.action[:, None], fresh], 1), vectors)
-                return ratio_loss(x[:, 0], x[:, 1:], counts), jnp.sum(counts, axis=0)
-
-            keys = jax.random.split(key, batch.reward.shape[0])
-            losses, counts = jax.vmap(one)(batch, keys)
-            # Pooled over the batch: the joint distribution of state, action and outcome as it is.
-            return jnp.sum(losses) / jnp.maximum(jnp.sum(counts), 1.0)
 
         def replay_mean(params: Params) -> Array:
             def one(ring: Replay, vector: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -200,18 +200,21 @@ def _ratio_model(
             losses, counts = jax.vmap(one)(*rings)
             return kind_mean(losses[None], counts[None])
 
-        loss = replay_mean if config.replay else ratio_mean
-        net, value = fit_step(optimizer, loss, state["net"])
+        batch_mean = lambda params: batch_loss(params, state, batch, key)  # noqa: E731
+        net, value = fit_step(optimizer, replay_mean if config.replay else batch_mean, state["net"])
         return {**state, "net": net}, value
 
     def update(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
         keys = jax.random.split(key, config.model_steps)
+        # Not 1, 2, …: those keys are among the split ones.
+        key_before = jax.random.fold_in(key, 2**31)
+        before = batch_loss(state["net"][0], state, batch, key_before)
         if config.replay:
             counts = jax.vmap(lambda d: outcomes(state, d)[2])(batch)
             state = {**state, "replay": remember(state["replay"], batch, counts)}
         state, losses = jax.lax.scan(lambda s, k: fit(s, batch, k), state, keys)
         left_out = jax.vmap(lambda d: sampled.unmatched(d, outcomes(state, d)[1]))(batch)
-        return state, _metrics(losses, jnp.sum(left_out))
+        return state, _metrics(losses[-1], before, jnp.sum(left_out))
 
     def weights(state: Any, d: Decisions, fresh: Array) -> Weights:
         vectors, reward, _ = outcomes(state, d)
@@ -264,7 +267,7 @@ def _value_model(config: SampledCreditConfig, obs_dim: int, action_dim: int) -> 
     def update(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
         keys = jax.random.split(key, config.model_steps)
         state, losses = jax.lax.scan(lambda s, k: fit(s, batch, k), state, keys)
-        return state, _metrics(losses)
+        return state, _metrics(losses[-1], losses[0])
 
     def weights(state: Any, d: Decisions, fresh: Array) -> Weights:
         if of_state:
@@ -340,9 +343,9 @@ def _batch_mean(function: Callable[[Decisions], Array], batch: Decisions) -> Arr
     return jnp.mean(jax.vmap(function)(batch))
 
 
-def _metrics(losses: Float[Array, " S"], left_out: Array | None = None) -> dict[str, Array]:
+def _metrics(loss: Array, before: Array, left_out: Array | None = None) -> dict[str, Array]:
     return {
-        "credit_loss": losses[-1],
-        "credit_loss_before": losses[0],
+        "credit_loss": loss,
+        "credit_loss_before": before,
         "unmatched_rewards": jnp.int32(0) if left_out is None else left_out,
     }

@@ -149,12 +149,14 @@ def _score(
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.lax.map(one, parts))
 
 
-def centre(chains: Chains, cfg: ObjectiveSettings) -> Chains:
-    """Signals less their mean; give all chains against one kind of co-player at once."""
-    axis = {"none": (), "all": (0, 1), "per_step": 0}[cfg.centre]
-    if axis == ():
-        return chains
-    return replace(chains, signal=chains.signal - jnp.mean(chains.signal, axis, keepdims=True))
+def centre(chains: Chains, batch: int, cfg: ObjectiveSettings) -> Chains:
+    """Signals less their mean; give all K · `batch` chains against one kind of co-player at once."""
+    signal = chains.signal.reshape(-1, batch, chains.signal.shape[1])  # [K, B, L]
+    if cfg.centre == "all":
+        signal = signal - jnp.mean(signal)
+    elif cfg.centre == "per_step":
+        signal = signal - jnp.mean(signal, axis=(0, 1), keepdims=True)
+    return replace(chains, signal=signal.reshape(chains.signal.shape))
 
 
 def concatenate(*parts: Chains) -> Chains:

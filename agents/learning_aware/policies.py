@@ -120,6 +120,31 @@ def tabular_by_episode(
     )
 
 
+def random_tables(num_observations: int, chains: int) -> Policy:
+    """One memory-1 table for each of the B chains, P(C | o) ~ U(0, 1): co-players of two actions that never learn.
+
+    Args:
+        chains: B; `step` and `parallel` allow no other number.
+    """
+
+    def init(key: jax.Array) -> Params:
+        shape = (chains, num_observations)
+        p = jax.random.uniform(key, shape, minval=1e-6, maxval=1 - 1e-6)
+        return {"logits": jnp.log(p) - jnp.log1p(-p)}
+
+    def parallel(params: Params, obs: Int[Array, "B L"], reset: Shaped[Array, "B L"] | None):
+        del reset
+        chosen = jax.nn.one_hot(obs, num_observations) * params["logits"][:, None, :]
+        logits = _with_zero(jnp.sum(chosen, axis=-1, keepdims=True))
+        return logits, jnp.zeros(obs.shape, logits.dtype)
+
+    def step(params: Params, obs: Int[Array, " B"], carry: Carry):
+        logits, values = parallel(params, obs[:, None], None)
+        return carry, logits[:, 0], values[:, 0]
+
+    return Policy(init=init, init_carry=lambda _: (), step=step, parallel=parallel)
+
+
 def _rows(table: Float[Array, "O a"], obs: Int[Array, "*b"]) -> Float[Array, "*b a"]:
     """table[obs] as a one-hot product: its gradient is no scatter, which CPUs do slowly."""
     return jax.nn.one_hot(obs, table.shape[0], dtype=table.dtype) @ table

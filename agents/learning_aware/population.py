@@ -62,6 +62,8 @@ class PoolSettings:
     """S: fixed parameters at which naive co-players start."""
     dynamic_naive: bool = False
     """Naive co-players start as copies of the current meta agents instead; needs the same policy on both sides."""
+    fresh_naive: bool = False
+    """Naive co-players start at newly drawn parameters in every meta-episode instead."""
     estimator: str = "coala"
     """coala, full, batch_unaware, m_fos or myopic: weights on scores against naive co-players. Against meta co-players it
     is always batch_unaware, which is right there. Several names joined by commas, one per meta agent, make them rivals
@@ -97,6 +99,10 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     if abs(cfg.p_naive + cfg.p_meta - 1) > 1e-9:
         raise ValueError(
             f"p_naive + p_meta is {cfg.p_naive} + {cfg.p_meta} = {cfg.p_naive + cfg.p_meta:g}; allowed: 1"
+        )
+    if cfg.fresh_naive and cfg.dynamic_naive:
+        raise ValueError(
+            "fresh_naive is True with dynamic_naive True; allowed: at most one of them, each says where naive ones start"
         )
     if cfg.p_meta > 0 and cfg.num_meta < 2:
         raise ValueError(
@@ -205,7 +211,7 @@ def make_update(
         ascents: list[Params] = []
         metrics: dict[str, jax.Array] = {}
         if num_naive:
-            starts = _naive_starts(key_naive, state, num_naive, cfg.dynamic_naive)
+            starts = _naive_starts(key_naive, state, num_naive, cfg, learner)
 
             def play_naive(keys: jax.Array, starts: Params):
                 episodes, _ = jax.vmap(
@@ -223,7 +229,7 @@ def make_update(
                 key_lola = jax.random.fold_in(key_steps, 0)
                 ascents.append(look_ahead(key_lola, params, starts, learner.policy, cfg.p_naive))
             else:
-                parts.append(weigh(centre(chains, cfg.objective), weight_naive))
+                parts.append(weigh(centre(chains, cfg.batch, cfg.objective), weight_naive))
         if num_meta:
             key_partner, key_play = jax.random.split(key_meta)
             # Any of the others with the same probability: shift by 1..P-1.
@@ -244,7 +250,7 @@ def make_update(
                 key_lola = jax.random.fold_in(key_steps, 1)
                 ascents.append(look_ahead(key_lola, params, partners, policy, cfg.p_meta))
             else:
-                parts.append(weigh(centre(chains, cfg.objective), weight_meta))
+                parts.append(weigh(centre(chains, cfg.batch, cfg.objective), weight_meta))
         if lola:
             descent = jax.tree.map(lambda *x: -sum(x), *ascents)
             updates, opt_state = optimizer.update(descent, opt_state, params)
@@ -345,8 +351,12 @@ def weigh(chains: Chains, weight: float) -> Chains:
     return chains if weight == 1.0 else replace(chains, signal=weight * chains.signal)
 
 
-def _naive_starts(key: jax.Array, state: PoolState, count: int, dynamic: bool) -> Params:
-    source = state.params if dynamic else state.naive
+def _naive_starts(
+    key: jax.Array, state: PoolState, count: int, cfg: PoolSettings, learner: NaiveLearner
+) -> Params:
+    if cfg.fresh_naive:
+        return jax.vmap(learner.policy.init)(jax.random.split(jax.random.fold_in(key, 1), count))
+    source = state.params if cfg.dynamic_naive else state.naive
     size = jax.tree.leaves(source)[0].shape[0]
     chosen = jax.random.randint(jax.random.fold_in(key, 1), (count,), 0, size)
     return jax.tree.map(lambda x: x[chosen], source)

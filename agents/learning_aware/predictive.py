@@ -68,7 +68,10 @@ class PredictiveSettings:
     rollouts: int = 32
     """R per action. Not given in the paper."""
     depth: int = 15
-    """Rounds a rollout looks ahead; it ends with the game."""
+    """Rounds a rollout looks ahead."""
+    past_end: bool = False
+    """Near the end, rollouts go on in rounds that the game does not have and the model has never seen, so nobody has a
+    reason to defect in the last rounds. Otherwise they end with the game. Not given in the paper."""
     discount: float = 1.0
     """γ inside rollouts. Not given in the paper."""
     tabular_share: float = 0.5
@@ -87,6 +90,8 @@ class PredictiveSettings:
     batch: int = 256
     """Games in a minibatch."""
     learning_rate: float = 1e-4
+    final_rate: float = 1.0
+    """Share of the learning rate that is left at the end of a phase's fit, which it falls to linearly. 1: constant."""
     weight_decay: float = 1e-2
     b2: float = 0.98
     """Second-moment decay of AdamW."""
@@ -112,7 +117,7 @@ def check(cfg: PredictiveSettings, game: IteratedMatrixGame) -> None:
     for name in ("rollouts", "depth", "pretrain_games", "games", "phases", "epochs", "batch"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
-    for name in ("tabular_share", "discount"):
+    for name in ("tabular_share", "discount", "final_rate"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
     if cfg.beta < 0:
@@ -155,8 +160,11 @@ def rollout_values(
         (_, _, total), _ = jax.lax.scan(step, (start, logits, jnp.zeros(batch)), (ks, uniform))
         return total
 
-    keys = jax.random.split(key, (num_actions, cfg.rollouts))
-    each = jax.vmap(jax.vmap(rollout, in_axes=(0, None)))(keys, jnp.arange(num_actions))
+    # Actions share their random numbers: at β = 100 only the sign of Q̂(C) − Q̂(D) counts, whose noise this cuts.
+    keys = jax.random.split(key, cfg.rollouts)
+    each = jax.vmap(jax.vmap(rollout, in_axes=(0, None)), in_axes=(None, 0))(
+        keys, jnp.arange(num_actions)
+    )
     return jnp.mean(each, axis=1).T
 
 
@@ -201,7 +209,7 @@ def learning_player(
         obs = jnp.where(time == 0, start, obs)
         carry, _ = predictor.observe(params, carry, obs)
         carry, logits = predictor.receive(params, carry, reward)
-        left = game.episode_length - time
+        left = cfg.depth if cfg.past_end else game.episode_length - time
         values = rollout_values(key_roll, predictor, params, carry, game.num_actions, cfg, left)
         action = sample(jax.random.uniform(key_act, (g,)), improved(logits, values, cfg.beta))
         carry, _ = predictor.act(params, carry, action)
@@ -281,6 +289,8 @@ def fit(
         )
     )
     params = predictor.init(key_init)
+    # Ceiling, so that a small memory is not skipped.
+    steps = -(-cfg.epochs * filled // cfg.batch)
 
     def step(i, carry):
         params, opt_state, _ = carry
@@ -288,11 +298,12 @@ def fit(
         games = jax.tree.map(lambda x: x[chosen], memory)
         loss, gradient = jax.value_and_grad(predictor.loss)(params, games)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
+        # AdamW's updates, decay included, are proportional to the rate.
+        share = 1 - (1 - cfg.final_rate) * i.astype(jnp.float32) / steps.astype(jnp.float32)
+        updates = jax.tree.map(lambda x: share * x, updates)
         return optax.apply_updates(params, updates), opt_state, loss
 
     start = (params, optimizer.init(params), jnp.zeros(()))
-    # Ceiling, so that a small memory is not skipped.
-    steps = -(-cfg.epochs * filled // cfg.batch)
     params, _, loss = jax.lax.fori_loop(0, steps, step, start)
     return params, loss
 

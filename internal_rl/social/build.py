@@ -4,7 +4,7 @@ import math
 
 from agents.learning_aware import analytic, naive, population, predictive
 from agents.learning_aware.naive import NaiveLearner
-from agents.learning_aware.policies import Policy, tabular, tabular_by_episode
+from agents.learning_aware.policies import Policy, random_tables, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
 from envs.social.cleanup import CleanUp
 from envs.social.game import SocialGame
@@ -21,6 +21,7 @@ from internal_rl.social.config import (
     PredictiveConfig,
     SocialConfig,
 )
+from internal_rl.social.gru import gru_policy
 from internal_rl.social.hawk import hawk_policy
 
 
@@ -45,8 +46,21 @@ def make_matrix_game(cfg: GameConfig) -> IteratedMatrixGame:
     return game
 
 
-def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Policy:
-    """The policy of `cfg` for `game`. Raises `UserError` if they do not fit."""
+def make_policy(
+    cfg: PolicyConfig, game: SocialGame, inner_episodes: int, chains: int = 0
+) -> Policy:
+    """The policy of `cfg` for `game`. Raises `UserError` if they do not fit.
+
+    Args:
+        chains: B of a co-player that never learns, 0 for everybody else.
+    """
+    if cfg.kind == "gru":
+        for name in ("width", "embed"):
+            if getattr(cfg, name) < 1:
+                raise UserError(f"policy.{name} is {getattr(cfg, name)}; allowed: at least 1")
+        if cfg.memory != "meta_episode":
+            raise UserError(f"policy.memory is '{cfg.memory}'; allowed with gru: meta_episode")
+        return gru_policy(cfg, game)
     if cfg.kind == "hawk":
         for name in ("width", "mlp_width", "lru_blocks", "depth"):
             if getattr(cfg, name) < 1:
@@ -58,8 +72,15 @@ def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Pol
         return hawk_policy(cfg, game)
     if not game.num_observations:
         raise UserError(
-            f"policy.kind is '{cfg.kind}'; allowed in a game whose observation is no single integer: hawk"
+            f"policy.kind is '{cfg.kind}'; allowed in a game whose observation is no single integer: hawk, gru"
         )
+    if cfg.kind == "random_tables":
+        if not chains or game.num_actions != 2:
+            raise UserError(
+                f"policy.kind is 'random_tables' with {game.num_actions} actions; allowed: of naive co-players with "
+                "naive.rule 'frozen', in games with two actions"
+            )
+        return random_tables(game.num_observations, chains)
     sizes = (game.num_observations, game.num_actions)
     start = {"initial_logit": cfg.initial_logit, "noise": cfg.noise}
     if cfg.kind == "tabular":
@@ -67,13 +88,14 @@ def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Pol
     return tabular_by_episode(*sizes, game.episode_length, inner_episodes, **start)
 
 
-def make_learner(cfg: NaiveConfig, game: SocialGame) -> NaiveLearner:
-    """The naive learner of `cfg`. Raises `UserError` for an unknown rule."""
+def make_learner(cfg: NaiveConfig, game: SocialGame, chains: int = 1) -> NaiveLearner:
+    """The naive learner of `cfg` for B = `chains`. Raises `UserError` for an unknown rule."""
     if cfg.policy.kind == "tabular_by_episode":
         raise UserError(
-            "naive.policy.kind is 'tabular_by_episode'; allowed: tabular, hawk (naive agents know no inner episode)"
+            "naive.policy.kind is 'tabular_by_episode'; allowed: tabular, random_tables, hawk, gru "
+            "(naive agents know no inner episode)"
         )
-    policy = make_policy(cfg.policy, game, 1)
+    policy = make_policy(cfg.policy, game, 1, chains if cfg.rule == "frozen" else 0)
     match cfg.rule:
         case "policy_gradient":
             return naive.policy_gradient(policy, cfg.policy_gradient)
@@ -96,7 +118,7 @@ def validate_social(config: SocialConfig) -> None:
     _checked("pool", lambda: population.check_pool(config.pool, game))
     policy = make_policy(config.policy, game, config.pool.inner_episodes)
     _checked("pool", lambda: check_context(policy, game.episode_length, config.pool.inner_episodes))
-    make_learner(config.naive, game)
+    make_learner(config.naive, game, config.pool.batch)
     if config.pool.dynamic_naive and config.naive.policy != config.policy:
         raise UserError(
             "pool.dynamic_naive is True with two kinds of policies; allowed: naive.policy equal to policy"

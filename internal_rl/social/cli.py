@@ -122,6 +122,8 @@ class Predictive(RunFlags):
     """Width of the embeddings."""
     hidden: int = 0
     """Width of the GRU."""
+    gru_step: Literal["symbol", "round"] = "symbol"
+    """What the GRU takes a step for: each of o_t, r_t, a_t, or the round."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
 

@@ -24,9 +24,9 @@ class GameConfig:
 class PolicyConfig:
     """A policy network or table."""
 
-    kind: Literal["tabular", "tabular_by_episode", "hawk"] = "tabular"
-    """tabular: one table over the last joint action. tabular_by_episode: one per inner episode. hawk: recurrent, with the
-    whole history as context."""
+    kind: Literal["tabular", "tabular_by_episode", "random_tables", "hawk", "gru"] = "tabular"
+    """tabular: one table over the last joint action. tabular_by_episode: one per inner episode. random_tables: one per
+    chain, P(C) ~ U(0, 1), for co-players that never learn. hawk, gru: recurrent, with the whole history as context."""
     initial_logit: float = 0.0
     """Tables: mean of the initial logits of cooperation."""
     noise: float = 0.0
@@ -34,7 +34,9 @@ class PolicyConfig:
     critic: bool = False
     """Tables (kind tabular): add a table of values."""
     width: int = 32
-    """Hawk: width of the residual stream and of the recurrence."""
+    """Hawk, GRU: width of the recurrence, and of Hawk's residual stream."""
+    embed: int = 32
+    """GRU: width of the embedded observation."""
     mlp_width: int = 32
     """Hawk: hidden width of the MLP."""
     lru_blocks: int = 2
@@ -130,6 +132,9 @@ class PredictiveConfig:
     """Width of the embeddings of observations, rewards and actions."""
     hidden: int = 128
     """Width of the GRU."""
+    gru_step: Literal["symbol", "round"] = "symbol"
+    """What the GRU takes a step for. symbol: each of o_t, r_t, a_t, the closest reading of the paper. round: all three at
+    once, with a direct path from o_t and a_t to what follows them; a third of the cost."""
     runtime: RuntimeConfig = field(
         default_factory=lambda: RuntimeConfig(log_every=1, checkpoint_every=1)
     )

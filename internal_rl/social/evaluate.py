@@ -118,6 +118,9 @@ def _evaluate_pool(
         tables = {}
         if pool.p_naive:
             starts = state.params if pool.dynamic_naive else state.naive
+            if pool.fresh_naive:
+                fresh = jax.random.split(jax.random.fold_in(key, 0), episodes)
+                starts = jax.vmap(learner.policy.init)(fresh)
             tables["naive"] = jax.vmap(naive, in_axes=(0, 0, None))(keys[0], state.params, starts)
         if pool.p_meta:
             agents = jnp.arange(pool.num_meta)

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import jax
 
 from agents.learning_aware import analytic, population, predictive
+from agents.learning_aware.predictive import Predictor
+from envs.social.matrix import IteratedMatrixGame
 from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
@@ -91,8 +93,7 @@ def run_predictive(
         "social_predictive", config, path, validate_predictive, seeds, resume, overwrite
     )
     game = make_matrix_game(config.game)
-    symbols = predictive.num_symbols(config.agents, game)
-    predictor = gru_predictor(symbols, game.num_actions, config.embed, config.hidden)
+    predictor = make_predictor(config, game)
     return _train(
         run,
         config,
@@ -109,7 +110,14 @@ def parts(config: SocialConfig):
     """(game, policy of the meta agents, naive learner) of a config."""
     game = make_game(config.game)
     policy = make_policy(config.policy, game, config.pool.inner_episodes)
-    return game, policy, make_learner(config.naive, game)
+    return game, policy, make_learner(config.naive, game, config.pool.batch)
+
+
+def make_predictor(config: PredictiveConfig, game: IteratedMatrixGame) -> Predictor:
+    """The sequence model of a config."""
+    symbols = predictive.num_symbols(config.agents, game)
+    sizes = (config.embed, config.hidden)
+    return gru_predictor(symbols, game.num_actions, *sizes, config.gru_step)
 
 
 def load_state(run: RunDir) -> population.PoolState | analytic.AnalyticState:

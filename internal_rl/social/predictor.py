@@ -61,17 +61,81 @@ class PredictorNetwork(nnx.Module):
         return jnp.mean(reward_error) + jnp.mean(action_loss) + jnp.mean(obs_loss)
 
 
-def gru_predictor(num_observations: int, num_actions: int, embed: int, hidden: int) -> Predictor:
-    """The network as a value."""
+class RoundNetwork(nnx.Module):
+    """One GRU step per round: a third of the cost. What a round itself tells is added to the heads directly.
 
-    def construct(rngs: nnx.Rngs) -> PredictorNetwork:
-        return PredictorNetwork(num_observations, num_actions, embed, hidden, rngs=rngs)
+    h_t = GRU(h_{t−1}, e(a_{t−1}) + e(o_t) + e(r_t)). Players choose at once, so logits of o_{t+1} that add one part from
+    a_t and one from h_t can be exact, and so can a reward that adds one part from o_t.
+    """
+
+    def __init__(
+        self, num_observations: int, num_actions: int, embed: int, hidden: int, *, rngs: nnx.Rngs
+    ):
+        self.embed_obs = dense(num_observations, embed, scale=1.0, rngs=rngs)
+        self.embed_reward = dense(1, embed, scale=1.0, rngs=rngs)
+        self.embed_action = dense(num_actions, embed, scale=1.0, rngs=rngs)
+        self.gru = GRUHistory(embed, hidden, rngs)
+        self.reward = dense(hidden, 1, scale=1.0, rngs=rngs)
+        self.action = dense(hidden, num_actions, scale=1.0, rngs=rngs)
+        self.obs = dense(hidden, num_observations, scale=1.0, rngs=rngs)
+        self.reward_of_obs = dense(num_observations, 1, scale=1.0, rngs=rngs)
+        self.obs_of_action = dense(num_actions, num_observations, scale=1.0, rngs=rngs)
+        self.sizes = (num_observations, num_actions)
+
+    def observe(self, carry: tuple, obs: jax.Array) -> tuple[tuple, jax.Array]:
+        """o_t [B] → carry, mean of r_t [B]."""
+        h, pending = carry
+        x = jax.nn.one_hot(obs, self.sizes[0])
+        mean = self.reward(jax.nn.swish(h)) + self.reward_of_obs(x)
+        return (h, pending + self.embed_obs(x)), mean[..., 0]
+
+    def receive(self, carry: tuple, reward: jax.Array) -> tuple[tuple, jax.Array]:
+        """r_t [B] → carry, logits of a_t [B, A]."""
+        h, pending = carry
+        h, _ = self.gru.step(pending + self.embed_reward(reward[:, None]), h)
+        return (h, jnp.zeros_like(pending)), self.action(jax.nn.swish(h))
+
+    def act(self, carry: tuple, action: jax.Array) -> tuple[tuple, jax.Array]:
+        """a_t [B] → carry, logits of o_{t+1} [B, O]."""
+        h, _ = carry
+        x = jax.nn.one_hot(action, self.sizes[1])
+        return (h, self.embed_action(x)), self.obs(jax.nn.swish(h)) + self.obs_of_action(x)
+
+    def loss(self, games: Games) -> jax.Array:
+        """As that of `PredictorNetwork`."""
+        obs = jax.nn.one_hot(games.obs, self.sizes[0])  # [B, T + 1, O]
+        action = jax.nn.one_hot(games.action, self.sizes[1])  # [B, T, A]
+        inputs = self.embed_obs(obs) + self.embed_reward(games.reward[..., None])
+        inputs = inputs.at[:, 1:].add(self.embed_action(action))
+        _, h = self.gru(inputs)
+        h = jax.nn.swish(h)
+        before = jnp.concatenate([jnp.zeros_like(h[:, :1]), h[:, :-1]], axis=1)
+        reward = (self.reward(before) + self.reward_of_obs(obs))[..., 0]
+        action_loss = -log_prob(self.action(h[:, :-1]), games.action)
+        after = self.obs(h[:, :-1]) + self.obs_of_action(action)
+        obs_loss = -log_prob(after, games.obs[:, 1:])
+        reward_loss = jnp.mean(jnp.square(reward - games.reward))
+        return reward_loss + jnp.mean(action_loss) + jnp.mean(obs_loss)
+
+
+def gru_predictor(
+    num_observations: int, num_actions: int, embed: int, hidden: int, step: str = "symbol"
+) -> Predictor:
+    """The network as a value; `step` is what the GRU takes one step for, "symbol" or "round"."""
+    kind = {"symbol": PredictorNetwork, "round": RoundNetwork}[step]
+
+    def construct(rngs: nnx.Rngs) -> PredictorNetwork | RoundNetwork:
+        return kind(num_observations, num_actions, embed, hidden, rngs=rngs)
+
+    def init_carry(batch: int):
+        h = jnp.zeros((batch, hidden))
+        return h if step == "symbol" else (h, jnp.zeros((batch, embed)))
 
     shape = nnx.eval_shape(lambda: construct(nnx.Rngs(params=0)))
     network = Network(construct, nnx.split(shape, nnx.Param)[0])
     return Predictor(
         init=network.init,
-        init_carry=lambda batch: jnp.zeros((batch, hidden)),
+        init_carry=init_carry,
         observe=lambda params, carry, obs: network.bind(params).observe(carry, obs),
         receive=lambda params, carry, reward: network.bind(params).receive(carry, reward),
         act=lambda params, carry, action: network.bind(params).act(carry, action),

@@ -17,9 +17,9 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.loop import timing_totals
 from internal_rl.runs.run_dir import RunDir, is_run, write_json
 from internal_rl.runs.statistics import median_and_quartiles
-from internal_rl.social.config import AnalyticConfig, SocialConfig
+from internal_rl.social.config import AnalyticConfig, PredictiveConfig, SocialConfig
 from internal_rl.social.evaluate import summary
-from internal_rl.social.pipeline import run_analytic, run_social
+from internal_rl.social.pipeline import run_analytic, run_predictive, run_social
 
 RUNS = Path("runs/coala")
 LABELS = {"coala": "COALA-PG", "batch_unaware": "batch-unaware", "m_fos": "M-FOS"}
@@ -39,7 +39,9 @@ def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
     return trained(config, runs / f"{name}-{estimator}", seeds)
 
 
-def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> RunDir:
+def trained(
+    config: SocialConfig | AnalyticConfig | PredictiveConfig, path: Path, seeds: int
+) -> RunDir:
     """Start a run, go on with it, or take it as it is if it is done (it may have more seeds).
 
     Raises:
@@ -64,6 +66,8 @@ def trained(config: SocialConfig | AnalyticConfig, path: Path, seeds: int) -> Ru
             return run
     if isinstance(config, SocialConfig):
         return run_social(config, path, seeds=seeds, resume=resume)
+    if isinstance(config, PredictiveConfig):
+        return run_predictive(config, path, seeds=seeds, resume=resume)
     return run_analytic(config, path, seeds=seeds, resume=resume)
 
 

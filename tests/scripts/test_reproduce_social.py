@@ -1,6 +1,7 @@
 """What the social figures' commands refuse, before they train anything."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,32 @@ def test_bad_flags(command, arguments, message, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=message):
         getattr(figures, command)(**arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments", "expected"),
+    [
+        ("phases", {"seeds": 2, "ablation_seeds": 1}, {"mixed", "identity", "no_tables"}),
+        ("a2c", {"seeds": 1}, {"mixed", "no tables"}),
+        ("limits", {"games": 4, "fits": 1}, {"exact by beta", "fitted", "exact log-loss"}),
+    ],
+)
+def test_predictive_figures(command, arguments, expected, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    ppi = importlib.import_module("reproductions.ppi")
+    # Leave the user's compilation cache alone.
+    shared = importlib.import_module("reproductions.social_figures")
+    monkeypatch.setattr(shared, "enable_compilation_cache", lambda: None)
+    if command != "limits":
+        arguments = arguments | {"runs": tmp_path / "runs"}
+    output = tmp_path / "figure"
+    getattr(ppi, command)(scale="smoke", output=output, **arguments)
+    rows = json.loads(output.with_suffix(".json").read_text())
+    assert expected <= set(rows)
+    assert output.with_suffix(".png").stat().st_size > 10_000
+    if command == "phases":
+        each_other = rows["mixed"]["agents against each other"]["reward"]
+        assert len(each_other["seeds"]) == 2
+        assert "agents against each other" not in rows["tables_only"]
+        assert set(rows["no_tables"]) == {"run", "phases", "agents against each other"}

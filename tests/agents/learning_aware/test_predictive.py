@@ -74,6 +74,53 @@ def test_rollouts_inside_an_exact_model_give_the_exact_values(depth, left):
     np.testing.assert_allclose(found, expected, atol=0.07)
 
 
+def test_actions_share_the_random_numbers_of_their_rollouts():
+    """Where the action changes nothing, both have exactly the same Q̂, however few rollouts there are."""
+    model = replace(
+        exact_model(),
+        act=lambda params, carry, action: (carry, jnp.tile(jnp.log(0.2), (len(action), 5))),
+    )
+    carry, _ = model.observe((), model.init_carry(3), jnp.array([0, 2, 3]))
+    cfg = PredictiveSettings(rollouts=2, depth=4)
+    values = rollout_values(jax.random.key(0), model, (), carry, 2, cfg, 9)
+    np.testing.assert_array_equal(values[:, 0], values[:, 1])
+    assert len(np.unique(values)) > 1
+
+
+@pytest.mark.parametrize(("past_end", "expected"), [(False, [2, 1]), (True, [3, 3])])
+def test_rollouts_end_with_the_game_or_go_on(past_end, expected, monkeypatch):
+    seen = []
+
+    def values(*args):
+        seen.append(int(args[-1]))
+        return jnp.zeros((1, 2))
+
+    monkeypatch.setattr(predictive, "rollout_values", values)
+    game = IteratedMatrixGame(episode_length=2)
+    cfg = PredictiveSettings(depth=3, past_end=past_end)
+    act, carry = predictive.learning_player(exact_model(), (), game, cfg, 1)
+    for time in range(2):
+        obs, reward = jnp.zeros(1, jnp.int32), jnp.zeros(1)
+        carry, _ = act(jax.random.key(time), carry, obs, reward, jnp.int32(time))
+    assert seen == expected
+
+
+@pytest.mark.parametrize(("final_rate", "total"), [(1.0, 4.0), (0.0, 1 + 0.75 + 0.5 + 0.25)])
+def test_the_learning_rate_falls_to_its_last_share(final_rate, total):
+    """With a constant gradient each step of Adam is the learning rate long."""
+    toy = replace(exact_model(), init=lambda key: jnp.zeros(()), loss=lambda params, games: params)
+    cfg = PredictiveSettings(
+        epochs=2, batch=4, learning_rate=0.1, weight_decay=0.0, b2=0.999, final_rate=final_rate
+    )
+    game = IteratedMatrixGame(episode_length=1)
+    table = predictive.tabular_player(jax.random.key(0), game, 8)
+    memory = jax.tree.map(
+        lambda x: x[0], predictive.play(jax.random.key(1), game, (table, table), 8)
+    )
+    params, _ = predictive.fit(jax.random.key(2), toy, memory, jnp.int32(8), cfg)
+    np.testing.assert_allclose(params, -0.1 * total, rtol=1e-4)
+
+
 def test_exactly_fitted_phases_compound():
     """If each phase's model is the last policy itself, k phases give p0 · exp(k β Q)."""
     q, beta = jnp.array([0.2, 0.5, -0.1]), 0.7
@@ -98,10 +145,11 @@ def test_games_are_the_games_seen_from_both_sides():
     np.testing.assert_allclose(games.reward[0][:, 1:], PAYOFF[2 * own + other])
 
 
-def test_the_network_acts_as_it_is_trained():
+@pytest.mark.parametrize("gru_step", ["symbol", "round"])
+def test_the_network_acts_as_it_is_trained(gru_step):
     """The loss of the parallel form is that of the step form, symbol by symbol."""
     game = IteratedMatrixGame(episode_length=3)
-    model = gru_predictor(5, 2, 4, 6)
+    model = gru_predictor(5, 2, 4, 6, gru_step)
     params = model.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 3)
     tables = tuple(predictive.tabular_player(k, game, 4) for k in keys[:2])
@@ -185,6 +233,7 @@ def test_one_phase_learns_to_defect_against_tables_and_keeps_its_games():
         ({"tabular_share": 1.5}, "tabular_share is 1.5; allowed"),
         ({"beta": -1.0}, "beta is -1.0; allowed"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0; allowed"),
+        ({"final_rate": -0.1}, "final_rate is -0.1; allowed"),
     ],
 )
 def test_bad_settings(change, message):

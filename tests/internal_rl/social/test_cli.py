@@ -140,12 +140,35 @@ def test_analytic(tmp_path):
 
 
 @pytest.mark.slow
-def test_predictive(tmp_path):
+@pytest.mark.parametrize("step", ["symbol", "round"])
+def test_predictive(step, tmp_path):
     run = tmp_path / "run"
-    assert main(["social", "predictive", "--preset", "ppi-smoke", "--run", str(run), *QUICK]) == 0
-    first, second = lines(run)
-    assert 0 <= second["tabular/ego_cooperation"] <= 1
+    flags = ("--preset", "ppi-smoke", "--run", str(run), *QUICK)
+    assert main(["social", "predictive", *flags, "--seeds", "2", "--gru-step", step]) == 0
+    first, second = whole = lines(run)
+    assert np.shape(second["meta_reward"]) == (2,)
+    assert (np.array(second["tabular/ego_cooperation"]) >= 0).all()
     assert np.isfinite([first["loss"], second["loss"]]).all()
+    # Back to the first phase, and on from there: the same games, so the same numbers.
+    (run / "checkpoints" / "2" / "manifest.json").unlink()
+    assert main(["social", "predictive", *flags, "--resume"]) == 0
+    assert lines(run) == whole
+
+
+@pytest.mark.slow
+def test_the_a2c_baseline_resumes_and_is_evaluated(tmp_path):
+    run = tmp_path / "run"
+    flags = ("--preset", "ppi-a2c-smoke", "--run", str(run), *QUICK)
+    assert main(["social", "train", *flags, "--seeds", "2", "--runtime.checkpoint-every", "1"]) == 0
+    whole = lines(run)
+    (run / "checkpoints" / "2" / "manifest.json").unlink()
+    assert main(["social", "train", *flags, "--resume"]) == 0
+    assert lines(run) == whole
+    assert main(["social", "evaluate", "--run", str(run), "--episodes", "2"]) == 0
+    result = json.loads((run / "evaluation.json").read_text())
+    # One inner episode; two seeds.
+    assert np.shape(result["by_inner_episode"]["naive"]["ego"]) == (2, 1)
+    assert len(result["reward"]["meta"]["ego"]["seeds"]) == 2
 
 
 def test_embedded(tmp_path, capsys):
@@ -175,7 +198,9 @@ def test_embedded(tmp_path, capsys):
         ("analytic --agents.discount 1", "discount is 1.0; allowed: in [0, 1)"),
         ("predictive --game.name cleanup", "game.name is 'cleanup'; allowed: matrix games"),
         ("predictive --agents.rollouts 0", "rollouts is 0; allowed: at least 1"),
-        ("predictive --iterations 5", "iterations is 5; allowed: at most agents.phases (4)"),
+        ("predictive --agents.final-rate 2", "final_rate is 2.0; allowed: in [0, 1]"),
+        ("predictive --iterations 19", "iterations is 19; allowed: at most agents.phases (18)"),
+        ("train --policy.kind random_tables", "policy.kind is 'random_tables'"),
         ("learn", "unknown command 'social learn'; did you mean"),
     ],
 )
