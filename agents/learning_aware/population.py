@@ -21,6 +21,7 @@ from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.objectives import (
     Chains,
     ObjectiveSettings,
+    check_centring,
     concatenate,
     improve,
     prepare,
@@ -136,6 +137,9 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
             f"naive_episodes is {naive} of meta_episodes = {cfg.meta_episodes} with p_naive {cfg.p_naive}; allowed: "
             "at least one meta-episode of each kind whose share is above 0, none of the others"
         )
+    if cfg.estimator != LOLA:  # its gradients are not centred
+        shared = any(ESTIMATORS[name].average_future for name in _names(cfg))
+        check_centring(objective, naive, meta, shared)
     return naive, meta
 
 

@@ -148,7 +148,7 @@ def test_an_agent_learns_to_exploit_a_cooperator(algorithm):
 
 
 def test_a_mixed_pool_runs_and_repeats():
-    cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5)
+    cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5, meta_episodes=4)
     learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
     policy = tabular(5, 2, noise=0.5)
     state, metrics = train(cfg, 3, policy, learner)
@@ -198,6 +198,19 @@ def test_sampled_lola_runs_in_a_pool():
         ({"p_naive": 0.5, "p_meta": 0.5}, r"num_meta is 1 with p_meta 0.5; allowed: at least 2"),
         ({"estimator": "coala-pg"}, r"estimator is 'coala-pg'; allowed: coala"),
         ({"batch": 0}, r"batch is 0; allowed: at least 1"),
+        (
+            {"meta_episodes": 1},
+            r"objective.centre is 'per_step' with one meta-episode against naive .*; allowed: none, all, or at least 2",
+        ),
+        (
+            {"meta_episodes": 1, "objective": replace(FAST, centre="leave_one_out")},
+            r"objective.centre is 'leave_one_out' with one .* naive co-players; allowed: at least 2 of each",
+        ),
+        (
+            {"num_meta": 2, "p_naive": 2 / 3, "p_meta": 1 / 3, "meta_episodes": 3}
+            | {"objective": replace(FAST, centre="leave_one_out")},
+            r"objective.centre is 'leave_one_out' with one .* meta co-players; allowed: at least 2 of each",
+        ),
         ({"naive_episodes": 3}, r"naive_episodes is 3 of meta_episodes = 2"),
         (
             {"estimator": "full", "objective": ObjectiveSettings("ppo")},
@@ -253,6 +266,11 @@ def test_rivals_update_as_their_own_kind_would():
         assert "meta/ego_reward_coala" not in own
     both = metrics["meta/ego_reward_coala"] + metrics["meta/ego_reward_m_fos"]
     np.testing.assert_allclose(both / 2, metrics["meta/ego_reward"], rtol=1e-5)
+
+
+def test_one_meta_episode_may_be_centred_where_chains_share_nothing():
+    for change in ({"estimator": "batch_unaware"}, {"objective": replace(FAST, centre="all")}):
+        assert population.check_pool(replace(POOL, meta_episodes=1, **change), GAME) == (1, 0)
 
 
 @pytest.mark.parametrize(
