@@ -147,6 +147,65 @@ def test_an_agent_learns_to_exploit_a_cooperator(algorithm):
     assert metrics["naive/ego_reward"][-1] > 1.8
 
 
+def surely(action):
+    """Always plays `action`, whatever its parameter; but its scores are always ½ or −½, so steps can be worked out."""
+
+    def step(params, obs, carry):
+        logits = jnp.array([60.0, 0.0]) if action == 0 else jnp.array([-60.0, 0.0])
+        return carry, jnp.broadcast_to(logits, (obs.shape[0], 2)), jnp.zeros(obs.shape)
+
+    def parallel(params, obs, reset):
+        logits = jnp.stack([params["logit"], jnp.zeros(())])
+        return jnp.broadcast_to(logits, (*obs.shape, 2)), jnp.zeros(obs.shape)
+
+    return Policy(lambda key: {"logit": jnp.zeros(())}, lambda batch: (), step, parallel)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "naive_episodes"), [("reinforce", 0), ("reinforce", 3), ("a2c", 2), ("ppo", 2)]
+)
+def test_shares_hold_however_the_meta_episodes_are_split(algorithm, naive_episodes):
+    """Cooperators against naive defectors (−1 a step) and each other (+1): one step, by hand."""
+    objective = ObjectiveSettings(algorithm, Optimizer("sgd", 1.0), epochs=1, minibatches=1)
+    cfg = replace(POOL, num_meta=2, p_naive=0.25, p_meta=0.75, meta_episodes=4, objective=objective)
+    cfg = replace(cfg, naive_episodes=naive_episodes)
+    state, metrics = train(cfg, 1, surely(0), naive.frozen(surely(1)))
+    assert (metrics["naive/ego_reward"], metrics["meta/ego_reward"]) == (-1, 1)
+    # Two inner episodes of three steps. COALA, times B = 4: C + 4 F; batch-unaware: C + F.
+    against_naive = -(3 + 2 + 1) - 3 * 4 * 3 - (3 + 2 + 1)
+    against_meta = (3 + 2 + 1) + 3 * 3 + (3 + 2 + 1)
+    expected = 0.5 * (0.25 * against_naive + 0.75 * against_meta) / 6
+    np.testing.assert_allclose(state.params["logit"], [expected] * 2, rtol=1e-5)
+
+
+def test_dynamic_naive_co_players_are_copies_of_the_current_metas():
+    policy = tabular(5, 2)
+    learner = naive.policy_gradient(policy, naive.PolicyGradientSettings(step_size=50.0))
+    cfg = replace(POOL, num_meta=2, meta_episodes=16, inner_episodes=1, dynamic_naive=True)
+    cfg = replace(cfg, objective=replace(FAST, optimizer=Optimizer("sgd", 1e-9)))
+    state = population.init(cfg, policy, learner, jax.random.key(0))
+    sure = lambda *sides: {"logits": 60.0 * jnp.array(sides)[:, None, None] * jnp.ones((2, 5, 1))}  # noqa: E731
+    update = jax.jit(population.make_update(cfg, GAME, policy, learner))
+
+    def rewards(params, update=update):
+        after, metrics = update(replace(state, params=params))
+        # What the copies learned is thrown away with them.
+        np.testing.assert_array_equal(after.params["logits"], params["logits"])
+        return float(metrics["naive/ego_reward"]), float(metrics["naive/co_reward"])
+
+    assert rewards(sure(1.0, 1.0)) == (1, 1)
+    assert rewards(sure(-1.0, -1.0)) == (0, 0)  # another step, the same state of the naive learners
+    # One of each: both meet both, so neither the best (½) nor the worst (½ (−1 + 0)) pairing alone.
+    ego, co = rewards(sure(1.0, -1.0))
+    assert -0.4 < ego < 1.4
+    assert ego + co == pytest.approx(1.0, abs=0.5)
+    static = jax.jit(
+        population.make_update(replace(cfg, dynamic_naive=False), GAME, policy, learner)
+    )
+    ego, co = rewards(sure(1.0, 1.0), static)
+    assert ego < 0.6 < 1.1 < co
+
+
 def test_a_mixed_pool_runs_and_repeats():
     cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5, meta_episodes=4)
     learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
