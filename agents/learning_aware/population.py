@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from agents.learning_aware.checks import at_least
 from agents.learning_aware.estimators import ESTIMATORS, by_name
 from agents.learning_aware.lola import LolaSettings, check_lola, lola_dice_gradient
 from agents.learning_aware.naive import NaiveLearner
@@ -26,7 +27,7 @@ from agents.learning_aware.objectives import (
     improve,
     prepare,
 )
-from agents.learning_aware.optim import make_optimizer
+from agents.learning_aware.optim import check_optimizer, make_optimizer
 from agents.learning_aware.policies import Params, Policy
 from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
 from envs.social.game import SocialGame
@@ -87,6 +88,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     for name in ("num_meta", "meta_episodes", "batch", "inner_episodes", "naive_starts"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
+    at_least(cfg, 0, "naive_episodes")
     for name in ("p_naive", "p_meta"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
@@ -101,6 +103,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     if game.num_players != 2:
         raise ValueError(f"the game has {game.num_players} players; allowed: 2 (ego and co-player)")
     objective = cfg.objective
+    check_optimizer(objective.optimizer, "objective.optimizer.")
     if cfg.estimator == LOLA:
         check_lola(cfg.lola)
         if objective.algorithm != "reinforce":

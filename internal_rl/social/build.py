@@ -1,5 +1,6 @@
 """From configs to games, policies and learners, with one clear `UserError` for the first wrong field."""
 
+import dataclasses
 import math
 
 from agents.learning_aware import analytic, naive, population, predictive
@@ -140,11 +141,26 @@ def validate_predictive(config: PredictiveConfig) -> None:
 
 
 def _check_types(config) -> None:
+    _check_finite(config, "")
     # The strict reader checks types and choices; it also sees configs made in Python.
     config_from_json(config_to_json(config), type(config), source="config")
     seed = getattr(config, "seed", 0)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}; allowed: 0 to 4294967295 (32 bits)")
+
+
+def _check_finite(value, path: str) -> None:
+    """No setting is infinite or NaN; JSON could not hold it, which would show only after the run directory is made."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_finite(
+                getattr(value, field.name), f"{path}.{field.name}" if path else field.name
+            )
+    elif isinstance(value, tuple):
+        for item in value:
+            _check_finite(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path} is {value}; allowed: finite numbers")
 
 
 def _checked(prefix: str, make):

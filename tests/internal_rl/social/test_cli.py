@@ -139,6 +139,31 @@ def test_embedded(tmp_path, capsys):
         ),
         ("train --iterations 7", "iterations is 7; allowed: a positive multiple of"),
         ("train --preset coala-fig3a", "unknown preset 'coala-fig3a'; did you mean"),
+        (
+            "train --preset social-smoke --pool.naive-episodes -1",
+            "naive_episodes is -1; allowed: at least 0",
+        ),
+        (
+            "train --pool.objective.optimizer.learning-rate -1",
+            "objective.optimizer.learning_rate is -1.0; allowed: above 0",
+        ),
+        (
+            "train --naive.rule actor_critic --naive.actor-critic.optimizer.learning-rate 0",
+            "naive.actor_critic: learning_rate is 0.0; allowed: above 0",
+        ),
+        (
+            "train --naive.policy-gradient.step-size nan",
+            "naive.policy_gradient.step_size is nan; allowed: finite numbers",
+        ),
+        (
+            "analytic --agents.optimizer.learning-rate -1",
+            "agents: optimizer.learning_rate is -1.0; allowed: above 0",
+        ),
+        (
+            "analytic --agents.payoffs 1 -1 nan 0",
+            "agents.payoffs is nan; allowed: finite numbers",
+        ),
+        ("predictive --agents.beta inf", "agents.beta is inf; allowed: finite numbers"),
         ("analytic --agents.discount 1", "discount is 1.0; allowed: in [0, 1)"),
         ("predictive --game.name cleanup", "game.name is 'cleanup'; allowed: matrix games"),
         ("predictive --agents.rollouts 0", "rollouts is 0; allowed: at least 1"),
