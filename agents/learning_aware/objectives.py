@@ -13,13 +13,14 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, Shaped
 
+from agents.learning_aware.checks import above_zero, at_least, in_unit
 from agents.learning_aware.estimators import (
     Estimator,
     advantages,
     score_weights,
     value_targets,
 )
-from agents.learning_aware.optim import Optimizer
+from agents.learning_aware.optim import Optimizer, check_optimizer
 from agents.learning_aware.policies import Params, Policy, log_prob
 from agents.learning_aware.shaping import MetaEpisode
 from agents.surrogates import ppo_clip
@@ -130,6 +131,14 @@ def prepare(
     elif cfg.centre == "leave_one_out":
         signal = signal - _mean_of_others(signal)
     return Chains(obs, action, merge(signal), old_log_prob, old_value, target)
+
+
+def check_objective(cfg: ObjectiveSettings, prefix: str = "") -> None:
+    """Raise ValueError naming the first number out of range, its value and what is allowed."""
+    check_optimizer(cfg.optimizer, f"{prefix}optimizer.")
+    in_unit(cfg, "discount", "td_lambda", "gae_lambda", prefix=prefix)
+    above_zero(cfg, "reward_scale", "clip", prefix=prefix)
+    at_least(cfg, 0, "value_weight", "entropy_weight", prefix=prefix)
 
 
 def check_centring(cfg: ObjectiveSettings, naive: int, meta: int, shared_future: bool) -> None:

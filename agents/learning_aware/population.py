@@ -23,11 +23,12 @@ from agents.learning_aware.objectives import (
     Chains,
     ObjectiveSettings,
     check_centring,
+    check_objective,
     concatenate,
     improve,
     prepare,
 )
-from agents.learning_aware.optim import check_optimizer, make_optimizer
+from agents.learning_aware.optim import make_optimizer
 from agents.learning_aware.policies import Params, Policy
 from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
 from envs.social.game import SocialGame
@@ -103,7 +104,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     if game.num_players != 2:
         raise ValueError(f"the game has {game.num_players} players; allowed: 2 (ego and co-player)")
     objective = cfg.objective
-    check_optimizer(objective.optimizer, "objective.optimizer.")
+    check_objective(objective, "objective.")
     if cfg.estimator == LOLA:
         check_lola(cfg.lola)
         if objective.algorithm != "reinforce":

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from agents.learning_aware import analytic, naive, population, predictive
+from agents.learning_aware.checks import above_zero, at_least
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.policies import Policy, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
@@ -56,11 +57,13 @@ def make_policy(cfg: PolicyConfig, game: SocialGame, inner_episodes: int) -> Pol
             raise UserError(
                 f"policy.width is {cfg.width}; allowed: multiples of policy.lru_blocks ({cfg.lru_blocks})"
             )
+        _checked("policy", lambda: above_zero(cfg, "init_scale"))
         return hawk_policy(cfg, game)
     if not game.num_observations:
         raise UserError(
             f"policy.kind is '{cfg.kind}'; allowed in a game whose observation is no single integer: hawk"
         )
+    _checked("policy", lambda: at_least(cfg, 0, "noise"))
     sizes = (game.num_observations, game.num_actions)
     start = {"initial_logit": cfg.initial_logit, "noise": cfg.noise}
     if cfg.kind == "tabular":
@@ -75,13 +78,14 @@ def make_learner(cfg: NaiveConfig, game: SocialGame) -> NaiveLearner:
             "naive.policy.kind is 'tabular_by_episode'; allowed: tabular, hawk (naive agents know no inner episode)"
         )
     policy = make_policy(cfg.policy, game, 1)
+    # The other rule's settings, too: whoever sets them expects an effect.
+    _checked("naive.policy_gradient", lambda: naive.check_policy_gradient(cfg.policy_gradient))
+    _checked("naive.actor_critic", lambda: naive.check_actor_critic(cfg.actor_critic))
     match cfg.rule:
         case "policy_gradient":
             return naive.policy_gradient(policy, cfg.policy_gradient)
         case "actor_critic":
-            return _checked(
-                "naive.actor_critic", lambda: naive.actor_critic(policy, cfg.actor_critic)
-            )
+            return naive.actor_critic(policy, cfg.actor_critic)
         case "frozen":
             return naive.frozen(policy)
     allowed = ("policy_gradient", "actor_critic", "frozen")
@@ -98,11 +102,32 @@ def validate_social(config: SocialConfig) -> None:
     policy = make_policy(config.policy, game, config.pool.inner_episodes)
     _checked("pool", lambda: check_context(policy, game.episode_length, config.pool.inner_episodes))
     make_learner(config.naive, game)
+    _check_learning(config)
     if config.pool.dynamic_naive and config.naive.policy != config.policy:
         raise UserError(
             "pool.dynamic_naive is True with two kinds of policies; allowed: naive.policy equal to policy"
         )
     check_steps("iterations", config.iterations, config.runtime)
+
+
+def _check_learning(config: SocialConfig) -> None:
+    """Policies that the pool's way of learning cannot train."""
+    policy, pool = config.policy, config.pool
+    critic = policy.kind == "hawk" or (policy.kind == "tabular" and policy.critic)
+    if pool.objective.algorithm != "reinforce" and not critic:
+        raise UserError(
+            f"policy.kind is '{policy.kind}' without a critic and pool.objective.algorithm is "
+            f"'{pool.objective.algorithm}'; allowed: policy.critic True (kind tabular), kind hawk, or reinforce"
+        )
+    # Its imagined games are single inner episodes from the first step, which is all of the policy that they train.
+    one_episode = policy.kind == "tabular" or (
+        policy.kind == "hawk" and policy.memory != "meta_episode"
+    )
+    if pool.estimator == population.LOLA and not one_episode:
+        raise UserError(
+            f"policy.kind is '{policy.kind}', which plays on over inner episodes, with pool.estimator {population.LOLA}; "
+            "allowed: tabular, or hawk with policy.memory inner_episode or step"
+        )
 
 
 def validate_analytic(config: AnalyticConfig) -> None:
@@ -118,6 +143,8 @@ def validate_embedded(config: EmbeddedConfig) -> None:
     two_actions = [name for name, payoffs in GAMES.items() if len(payoffs[0]) == 2]
     if config.game not in two_actions:
         raise UserError(f"game is '{config.game}'; allowed: {', '.join(two_actions)}")
+    if not config.alphas:
+        raise UserError("alphas is empty; allowed: at least one number in [0, 1]")
     for alpha in config.alphas:
         if not 0 <= alpha <= 1 or math.isnan(alpha):
             raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")

@@ -15,6 +15,7 @@ from agents.learning_aware.equilibria import (
 )
 from agents.learning_aware.mixture import (
     EmbeddedAgent,
+    PolicyClass,
     copy_prior,
     coupling,
     decoupled,
@@ -256,6 +257,8 @@ def test_island_with_a_poor_outlook_has_only_the_trap():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"alpha is 1.5; allowed: in \[0, 1\]"):
         copy_prior(open_loop(2), 1.5)
+    with pytest.raises(ValueError, match=r"output has a row that sums to 0.7; allowed: prob"):
+        PolicyClass(np.full((1, 1, 2), 0.35), np.zeros((1, 1, 2, 2), int), np.ones(1))
     policies = open_loop(1)
     with pytest.raises(ValueError, match=r"prior weights sum to 2"):
         from_prior(policies, policies, np.eye(2))

@@ -64,6 +64,19 @@ def test_zero_determinant():
         assert float(extortion_fit(jax.random.normal(jax.random.key(0), (5,)))[2]) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"payoffs": (1.0, 2.0)}, r"payoffs has 2 entries; allowed: 4 \(CC, CD, DC, DD\)"),
+        ({"payoffs": (1.0, -1.0, 2.0, 0.0, 5.0)}, r"payoffs has 5 entries; allowed: 4"),
+        ({"discount": 1.0}, r"discount is 1.0; allowed: in \[0, 1\)"),
+    ],
+)
+def test_games_that_have_no_returns(change, message):
+    with pytest.raises(ValueError, match=message):
+        returns(COOPERATE, DEFECT, **change)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"extortion is 0.5; allowed: at least 1"):
         zero_determinant(0.5, 0.1)
