@@ -57,6 +57,9 @@ def test_zero_determinant():
         nice = jnp.full((5,), 3.0)
         own, theirs = returns(policy, nice, discount=0.999999)
         assert float(own / theirs) == pytest.approx(3, abs=1e-3)
+        # The spec's values, against a player that cooperates with probability 0.999.
+        own, theirs = returns(policy, jnp.full((5,), np.log(999.0)), discount=0.999999)
+        assert (float(own), float(theirs)) == pytest.approx((1.2844, 0.4281), abs=1e-4)
         chi, slope, error = extortion_fit(policy)
         assert (float(chi), float(slope)) == pytest.approx((3, 0.5 / 7), abs=1e-8)
         assert float(error) < 1e-15
