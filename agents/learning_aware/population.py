@@ -190,7 +190,9 @@ def make_update(
         ascents: list[Params] = []
         metrics: dict[str, jax.Array] = {}
         if num_naive:
-            starts = _naive_starts(key_naive, state, num_naive, cfg.dynamic_naive)
+            # Not fold_in(key_naive, 1), which is the key of meta-episode 1: split(key, n)[1].
+            key_starts, key_naive = jax.random.split(key_naive)
+            starts = _naive_starts(key_starts, state, num_naive, cfg.dynamic_naive)
             episodes, _ = jax.vmap(
                 lambda k, start: against_naive(k, game, policy, params, learner, start, **sizes)
             )(jax.random.split(key_naive, num_naive), starts)
@@ -299,5 +301,5 @@ def weigh(chains: Chains, weight: float) -> Chains:
 def _naive_starts(key: jax.Array, state: PoolState, count: int, dynamic: bool) -> Params:
     source = state.params if dynamic else state.naive
     size = jax.tree.leaves(source)[0].shape[0]
-    chosen = jax.random.randint(jax.random.fold_in(key, 1), (count,), 0, size)
+    chosen = jax.random.randint(key, (count,), 0, size)
     return jax.tree.map(lambda x: x[chosen], source)

@@ -206,6 +206,27 @@ def test_dynamic_naive_co_players_are_copies_of_the_current_metas():
     assert ego < 0.6 < 1.1 < co
 
 
+def test_no_random_key_serves_twice(monkeypatch):
+    """Choosing naive starts and partners, and playing every meta-episode: all with keys of their own."""
+    seen = []
+
+    def recorded(function):
+        def call(key, *args, **kwargs):
+            jax.debug.callback(lambda k: seen.append(tuple(k.tolist())), jax.random.key_data(key))
+            return function(key, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(jax.random, "randint", recorded(jax.random.randint))
+    for name in ("against_naive", "against_meta"):
+        monkeypatch.setattr(population, name, recorded(getattr(population, name)))
+    cfg = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, meta_episodes=6)
+    train(cfg, 1)
+    jax.effects_barrier()
+    assert len(seen) == 2 * (1 + 3 + 1 + 3)  # by agent: starts, games, partners, games
+    assert len(set(seen)) == len(seen)
+
+
 def test_a_mixed_pool_runs_and_repeats():
     cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5, meta_episodes=4)
     learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
