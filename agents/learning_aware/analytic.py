@@ -15,7 +15,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from agents.learning_aware.optim import Optimizer, make_optimizer
+from agents.learning_aware.checks import at_least
+from agents.learning_aware.optim import Optimizer, check_optimizer, make_optimizer
 from envs.social.analytic import PAYOFFS, Payoffs4, returns
 
 RULES = ("shaping", "lola_dice", "lola", "naive")
@@ -90,6 +91,8 @@ def check(cfg: AnalyticSettings) -> None:
     for name in ("p_naive", "lola_weight"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
+    at_least(cfg, 0, "naive_rate", "naive_start_std", "naive_only_steps")
+    check_optimizer(cfg.optimizer, "optimizer.")
     if not 0 <= cfg.discount < 1:
         raise ValueError(f"discount is {cfg.discount}; allowed: in [0, 1)")
     if len(cfg.payoffs) != 4:

@@ -3,7 +3,7 @@
 Exact or linear programming, on the host.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq, linprog
@@ -100,18 +100,3 @@ def island_gap(
     """
     swims = (1 - doubt) * j + doubt * (1 - sinks)
     return reward_swim * swims / ((1 - doubt) * j + doubt) - reward_stay
-
-
-def correlated_universe_loss(universes: Sequence[tuple[float, np.ndarray]]) -> tuple[float, float]:
-    """(E[log 1/ρ], E[log 1/ρ_d]) of one joint action: coupled mixture against the product of its marginals, in nats.
-
-    Args:
-        universes: (prior weight, joint distribution [A, B]). The gap is KL(ρ ‖ ρ_d) ≥ 0.
-    """
-    joint = sum(weight * table for weight, table in universes)
-    joint = np.asarray(joint)
-    product = np.outer(joint.sum(1), joint.sum(0))
-    support = joint > 0
-    coupled = -float(np.sum(joint[support] * np.log(joint[support])))
-    apart = -float(np.sum(joint[support] * np.log(product[support])))
-    return coupled, apart

@@ -56,8 +56,17 @@ def by_name(name: str) -> Estimator:
     return ESTIMATORS[name]
 
 
+def _check_length(x: jax.Array, inner_length: int) -> None:
+    """A last inner episode that is cut short would get no boundary, and with it no later episodes."""
+    if inner_length < 1 or x.shape[1] % inner_length:
+        raise ValueError(
+            f"inner_length is {inner_length} in chains of {x.shape[1]} steps; allowed: divisors of that length"
+        )
+
+
 def current_return(rewards: Float[Array, "B L"], inner_length: int) -> Float[Array, "B L"]:
     """C_l^b: rewards from step l to the end of its inner episode."""
+    _check_length(rewards, inner_length)
     inner = rewards.reshape(rewards.shape[0], -1, inner_length)
     return jnp.flip(jnp.cumsum(jnp.flip(inner, 2), 2), 2).reshape(rewards.shape)
 
@@ -126,6 +135,7 @@ def batch_lambda_return(
     Returns:
         acc after each step. The accumulators start at 0: the meta-trajectory ends.
     """
+    _check_length(x, inner_length)
     batch, length = x.shape
     scale = 1.0 / batch if normalize_current else 1.0
     boundary = (jnp.arange(length) + 1) % inner_length == 0

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from agents.learning_aware.checks import at_least, in_unit
 from agents.learning_aware.policies import Params, Policy, log_prob
 from agents.learning_aware.shaping import play_inner_episode
 from envs.social.game import SocialGame
@@ -39,6 +40,8 @@ def check_lola(cfg: LolaSettings) -> None:
         raise ValueError(f"look_aheads is {cfg.look_aheads}; allowed: at least 0")
     if cfg.batch < 1:
         raise ValueError(f"batch is {cfg.batch}; allowed: at least 1")
+    at_least(cfg, 0, "rate")
+    in_unit(cfg, "discount")
 
 
 def magic_box(x: Float[Array, "*b"]) -> Float[Array, "*b"]:

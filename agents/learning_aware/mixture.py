@@ -30,6 +30,12 @@ class PolicyClass:
 
     def __post_init__(self) -> None:
         n, s, a = self.output.shape
+        sums = self.output.sum(-1)
+        if not (np.abs(sums - 1) <= 1e-9).all() or (self.output < 0).any():
+            worst = sums.flat[np.abs(sums - 1).argmax()]
+            raise ValueError(
+                f"output has a row that sums to {worst:g}; allowed: probabilities >= 0 that sum to 1"
+            )
         if self.transition.shape[:3] != (n, s, a) or self.transition.ndim != 4:
             raise ValueError(
                 f"transition has shape {list(self.transition.shape)}; allowed: [{n}, {s}, {a}, B]"

@@ -13,7 +13,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, Shaped
 
-from agents.learning_aware.optim import Optimizer, make_optimizer
+from agents.learning_aware.checks import above_zero, at_least, in_unit
+from agents.learning_aware.optim import Optimizer, check_optimizer, make_optimizer
 from agents.learning_aware.policies import Params, Policy, log_prob
 from agents.surrogates import ppo_clip
 
@@ -93,8 +94,24 @@ class ActorCriticSettings:
     """Added to the advantages' standard deviation before dividing."""
 
 
+def check_policy_gradient(cfg: PolicyGradientSettings) -> None:
+    """Raise ValueError naming the first number out of range, its value and what is allowed."""
+    at_least(cfg, 0, "step_size", "eps")
+    in_unit(cfg, "discount")
+
+
+def check_actor_critic(cfg: ActorCriticSettings) -> None:
+    """Raise ValueError naming the first number out of range, its value and what is allowed."""
+    check_optimizer(cfg.optimizer, "optimizer.")
+    at_least(cfg, 1, "epochs")
+    at_least(cfg, 0, "value_weight", "entropy_weight", "eps")
+    above_zero(cfg, "reward_scale", "clip")
+    in_unit(cfg, "discount")
+
+
 def policy_gradient(policy: Policy, cfg: PolicyGradientSettings) -> NaiveLearner:
     """φ ← φ + η ∇ mean_b (mean or sum)_t log π(a_t^b) A_t^b on own rewards. Biased where normalised; see docs."""
+    check_policy_gradient(cfg)
 
     def objective(params: Params, episode: InnerEpisode) -> jax.Array:
         logits, _ = policy.parallel(params, episode.obs, None)
@@ -116,9 +133,8 @@ def policy_gradient(policy: Policy, cfg: PolicyGradientSettings) -> NaiveLearner
 
 def actor_critic(policy: Policy, cfg: ActorCriticSettings) -> NaiveLearner:
     """A2C, or PPO with `cfg.epochs` > 1, on the B × T batch of one inner episode."""
+    check_actor_critic(cfg)
     optimizer = make_optimizer(cfg.optimizer)
-    if cfg.epochs < 1:
-        raise ValueError(f"epochs is {cfg.epochs}; allowed: at least 1")
 
     def loss(params: Params, episode: InnerEpisode, target, advantage, old) -> jax.Array:
         logits, values = policy.parallel(params, episode.obs, None)

@@ -14,13 +14,14 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, Shaped
 
+from agents.learning_aware.checks import above_zero, at_least, in_unit
 from agents.learning_aware.estimators import (
     Estimator,
     advantages,
     score_weights,
     value_targets,
 )
-from agents.learning_aware.optim import Optimizer
+from agents.learning_aware.optim import Optimizer, check_optimizer
 from agents.learning_aware.policies import Params, Policy, log_prob
 from agents.learning_aware.shaping import MetaEpisode
 from agents.surrogates import ppo_clip
@@ -35,9 +36,10 @@ class ObjectiveSettings:
     optimizer: Optimizer = field(
         default_factory=lambda: Optimizer(learning_rate=3e-4, eps=1e-5, grad_clip=1.0)
     )
-    centre: Literal["none", "all", "per_step"] = "none"
-    """Subtract the signal's mean, separately for naive and meta co-players: over everything, or over chains at every
-    step. The paper's "advantage normalisation" is all."""
+    centre: Literal["none", "all", "per_step", "leave_one_out"] = "none"
+    """Subtract the signal's mean, separately for naive and meta co-players: over everything; over chains at every step;
+    or over the chains of the *other* meta-episodes at every step, which alone is unbiased. The paper's "advantage
+    normalisation" is all. per_step leaves 1 − 1/K of what a meta-episode's chains share, see docs/social-coala.md."""
     discount: float = 1.0
     """γ over the whole meta-trajectory (a2c, ppo)."""
     td_lambda: float = 1.0
@@ -156,7 +158,45 @@ def centre(chains: Chains, batch: int, cfg: ObjectiveSettings) -> Chains:
         signal = signal - jnp.mean(signal)
     elif cfg.centre == "per_step":
         signal = signal - jnp.mean(signal, axis=(0, 1), keepdims=True)
+    elif cfg.centre == "leave_one_out":
+        signal = signal - _mean_of_others(signal)
     return replace(chains, signal=signal.reshape(chains.signal.shape))
+
+
+def check_objective(cfg: ObjectiveSettings, prefix: str = "") -> None:
+    """Raise ValueError naming the first number out of range, its value and what is allowed."""
+    check_optimizer(cfg.optimizer, f"{prefix}optimizer.")
+    in_unit(cfg, "discount", "td_lambda", "gae_lambda", prefix=prefix)
+    above_zero(cfg, "reward_scale", "clip", prefix=prefix)
+    at_least(cfg, 0, "value_weight", "entropy_weight", prefix=prefix)
+
+
+def check_centring(cfg: ObjectiveSettings, naive: int, meta: int, shared_future: bool) -> None:
+    """Raise ValueError where centring would take away the very signal.
+
+    Args:
+        naive, meta: meta-episodes of either kind in an update.
+        shared_future: some estimator averages later inner episodes over the B chains.
+    """
+    where = f"objective.centre is '{cfg.centre}' with"
+    if cfg.centre == "per_step" and shared_future and naive == 1:
+        # All chains then have the same later part, and their mean is that part.
+        raise ValueError(
+            f"{where} one meta-episode against naive co-players, which leaves no signal of later inner episodes; "
+            "allowed: none, all, or at least 2 such meta-episodes (naive_episodes, meta_episodes)"
+        )
+    if cfg.centre == "leave_one_out" and 1 in (naive, meta):
+        kind = "naive" if naive == 1 else "meta"
+        raise ValueError(
+            f"{where} one meta-episode against {kind} co-players; allowed: at least 2 of each kind (naive_episodes, "
+            "meta_episodes)"
+        )
+
+
+def _mean_of_others(signal: Float[Array, "K B L"]) -> Float[Array, "K 1 L"]:
+    """At every step the mean over the chains of the other meta-episodes: independent of one's own scores."""
+    own = jnp.mean(signal, axis=1, keepdims=True)
+    return (jnp.sum(own, axis=0, keepdims=True) - own) / (signal.shape[0] - 1)
 
 
 def concatenate(*parts: Chains) -> Chains:

@@ -6,6 +6,10 @@ from typing import Literal
 import jax
 import optax
 
+from agents.learning_aware.checks import above_zero, at_least
+
+KINDS = ("adam", "adamw", "sgd")
+
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -21,10 +25,17 @@ class Optimizer:
     """Clip gradients to this global norm; 0 switches clipping off."""
 
 
+def check_optimizer(cfg: Optimizer, prefix: str = "") -> None:
+    """Raise ValueError naming the first wrong field, its value and what is allowed."""
+    if cfg.kind not in KINDS:
+        raise ValueError(f"{prefix}kind is '{cfg.kind}'; allowed: {', '.join(KINDS)}")
+    above_zero(cfg, "learning_rate", prefix=prefix)
+    at_least(cfg, 0, "eps", "grad_clip", prefix=prefix)
+
+
 def make_optimizer(cfg: Optimizer) -> optax.GradientTransformation:
-    """The optax transformation of `cfg`. Raises ValueError for an unknown kind or a step size that is not positive."""
-    if not cfg.learning_rate > 0:
-        raise ValueError(f"learning_rate is {cfg.learning_rate}; allowed: above 0")
+    """The optax transformation of `cfg`. Raises ValueError as `check_optimizer` does."""
+    check_optimizer(cfg)
     match cfg.kind:
         case "adam":
             transform = optax.adam(cfg.learning_rate, eps=cfg.eps)
@@ -32,8 +43,6 @@ def make_optimizer(cfg: Optimizer) -> optax.GradientTransformation:
             transform = optax.adamw(cfg.learning_rate, eps=cfg.eps)
         case "sgd":
             transform = optax.sgd(cfg.learning_rate)
-        case _:
-            raise ValueError(f"optimizer is '{cfg.kind}'; allowed: adam, adamw, sgd")
     if cfg.grad_clip > 0:
         transform = optax.chain(optax.clip_by_global_norm(cfg.grad_clip), transform)
     return standard_promotion(transform)

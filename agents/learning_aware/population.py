@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from agents.learning_aware.checks import at_least
 from agents.learning_aware.estimators import ESTIMATORS, by_name
 from agents.learning_aware.lola import LolaSettings, check_lola, lola_dice_gradient
 from agents.learning_aware.naive import NaiveLearner
@@ -23,6 +24,8 @@ from agents.learning_aware.objectives import (
     Chains,
     ObjectiveSettings,
     centre,
+    check_centring,
+    check_objective,
     concatenate,
     improve,
     prepare,
@@ -93,6 +96,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     for name in ("num_meta", "meta_episodes", "batch", "inner_episodes", "naive_starts"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: at least 1")
+    at_least(cfg, 0, "naive_episodes")
     for name in ("p_naive", "p_meta"):
         if not 0 <= getattr(cfg, name) <= 1:
             raise ValueError(f"{name} is {getattr(cfg, name)}; allowed: in [0, 1]")
@@ -111,6 +115,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     if game.num_players != 2:
         raise ValueError(f"the game has {game.num_players} players; allowed: 2 (ego and co-player)")
     objective = cfg.objective
+    check_objective(objective, "objective.")
     if cfg.estimator == LOLA:
         check_lola(cfg.lola)
         if objective.algorithm != "reinforce":
@@ -148,6 +153,9 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
             "at least one meta-episode of each kind whose share is above 0, none of the others"
         )
     _check_slices(cfg, naive, meta)
+    if cfg.estimator != LOLA:  # its gradients are not centred
+        shared = any(ESTIMATORS[name].average_future for name in _names(cfg))
+        check_centring(objective, naive, meta, shared)
     return naive, meta
 
 
@@ -211,7 +219,9 @@ def make_update(
         ascents: list[Params] = []
         metrics: dict[str, jax.Array] = {}
         if num_naive:
-            starts = _naive_starts(key_naive, state, num_naive, cfg, learner)
+            # Not 1, which gives the key of meta-episode 1: split(key, n)[1].
+            key_starts = jax.random.fold_in(key_naive, 2**31)
+            starts = _naive_starts(key_starts, state, num_naive, cfg, learner)
 
             def play_naive(keys: jax.Array, starts: Params):
                 episodes, _ = jax.vmap(
@@ -355,8 +365,8 @@ def _naive_starts(
     key: jax.Array, state: PoolState, count: int, cfg: PoolSettings, learner: NaiveLearner
 ) -> Params:
     if cfg.fresh_naive:
-        return jax.vmap(learner.policy.init)(jax.random.split(jax.random.fold_in(key, 1), count))
+        return jax.vmap(learner.policy.init)(jax.random.split(key, count))
     source = state.params if cfg.dynamic_naive else state.naive
     size = jax.tree.leaves(source)[0].shape[0]
-    chosen = jax.random.randint(jax.random.fold_in(key, 1), (count,), 0, size)
+    chosen = jax.random.randint(key, (count,), 0, size)
     return jax.tree.map(lambda x: x[chosen], source)

@@ -24,8 +24,11 @@ def joint_play(
 ) -> Float[Array, "4"]:
     """Normalised discounted occupancy of CC, CD, DC, DD in the first player's naming; sums to 1.
 
-    (1 − γ) (I − γ Mᵀ)^{-1} s_0. γ must be below 1, which makes the matrix strictly column-diagonally dominant.
+    (1 − γ) (I − γ Mᵀ)^{-1} s_0. γ must be below 1, which makes the matrix strictly column-diagonally dominant; another
+    one raises ValueError.
     """
+    if not 0 <= discount < 1:
+        raise ValueError(f"discount is {discount}; allowed: in [0, 1)")
     p, q = jax.nn.sigmoid(ego), jax.nn.sigmoid(other)
     p0, q0, p, q = p[0], q[0], p[1:], q[1:][jnp.array(_SWAP)]
     start = jnp.stack([p0 * q0, p0 * (1 - q0), (1 - p0) * q0, (1 - p0) * (1 - q0)])
@@ -48,7 +51,12 @@ def returns(
     Args:
         normalised: multiply by 1 − γ, so that J is a per-step reward. The paper writes the plain sum, but its step
             sizes reproduce its figures with the normalised one.
+
+    Raises:
+        ValueError: not four payoffs, or a discount outside [0, 1).
     """
+    if len(payoffs) != 4:
+        raise ValueError(f"payoffs has {len(payoffs)} entries; allowed: 4 (CC, CD, DC, DD)")
     occupancy = joint_play(ego, other, discount)
     own = jnp.asarray(payoffs, occupancy.dtype)
     theirs = own[jnp.array(_SWAP)]

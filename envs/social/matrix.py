@@ -53,12 +53,15 @@ def check_payoffs(payoffs: Any) -> np.ndarray:
     """Payoffs as float64 [N, A, ..., A].
 
     Raises:
-        ValueError: another shape, or a number that is not finite.
+        ValueError: another shape, or a value that is no finite real number.
     """
     try:
-        table = np.asarray(payoffs, np.float64)
+        given = np.asarray(payoffs)
     except ValueError:
         raise ValueError("payoffs is ragged; allowed: shape [N, A, ..., A], N axes of A") from None
+    if given.dtype.kind not in "iuf":
+        raise ValueError(f"payoffs holds values of type {given.dtype}; allowed: real numbers")
+    table = given.astype(np.float64)
     players = table.shape[0] if table.ndim else 0
     actions = table.shape[1:]
     if players < 2 or len(actions) != players or len(set(actions)) != 1 or actions[0] < 2:

@@ -1,8 +1,10 @@
 """From configs to games, policies and learners, with one clear `UserError` for the first wrong field."""
 
+import dataclasses
 import math
 
 from agents.learning_aware import analytic, naive, population, predictive
+from agents.learning_aware.checks import above_zero, at_least
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.policies import Policy, random_tables, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
@@ -69,6 +71,7 @@ def make_policy(
             raise UserError(
                 f"policy.width is {cfg.width}; allowed: multiples of policy.lru_blocks ({cfg.lru_blocks})"
             )
+        _checked("policy", lambda: above_zero(cfg, "init_scale"))
         return hawk_policy(cfg, game)
     if not game.num_observations:
         raise UserError(
@@ -81,6 +84,7 @@ def make_policy(
                 "naive.rule 'frozen', in games with two actions"
             )
         return random_tables(game.num_observations, chains)
+    _checked("policy", lambda: at_least(cfg, 0, "noise"))
     sizes = (game.num_observations, game.num_actions)
     start = {"initial_logit": cfg.initial_logit, "noise": cfg.noise}
     if cfg.kind == "tabular":
@@ -96,13 +100,14 @@ def make_learner(cfg: NaiveConfig, game: SocialGame, chains: int = 1) -> NaiveLe
             "(naive agents know no inner episode)"
         )
     policy = make_policy(cfg.policy, game, 1, chains if cfg.rule == "frozen" else 0)
+    # The other rule's settings, too: whoever sets them expects an effect.
+    _checked("naive.policy_gradient", lambda: naive.check_policy_gradient(cfg.policy_gradient))
+    _checked("naive.actor_critic", lambda: naive.check_actor_critic(cfg.actor_critic))
     match cfg.rule:
         case "policy_gradient":
             return naive.policy_gradient(policy, cfg.policy_gradient)
         case "actor_critic":
-            return _checked(
-                "naive.actor_critic", lambda: naive.actor_critic(policy, cfg.actor_critic)
-            )
+            return naive.actor_critic(policy, cfg.actor_critic)
         case "frozen":
             return naive.frozen(policy)
     allowed = ("policy_gradient", "actor_critic", "frozen")
@@ -119,11 +124,32 @@ def validate_social(config: SocialConfig) -> None:
     policy = make_policy(config.policy, game, config.pool.inner_episodes)
     _checked("pool", lambda: check_context(policy, game.episode_length, config.pool.inner_episodes))
     make_learner(config.naive, game, config.pool.batch)
+    _check_learning(config)
     if config.pool.dynamic_naive and config.naive.policy != config.policy:
         raise UserError(
             "pool.dynamic_naive is True with two kinds of policies; allowed: naive.policy equal to policy"
         )
     check_steps("iterations", config.iterations, config.runtime)
+
+
+def _check_learning(config: SocialConfig) -> None:
+    """Policies that the pool's way of learning cannot train."""
+    policy, pool = config.policy, config.pool
+    critic = policy.kind == "hawk" or (policy.kind == "tabular" and policy.critic)
+    if pool.objective.algorithm != "reinforce" and not critic:
+        raise UserError(
+            f"policy.kind is '{policy.kind}' without a critic and pool.objective.algorithm is "
+            f"'{pool.objective.algorithm}'; allowed: policy.critic True (kind tabular), kind hawk, or reinforce"
+        )
+    # Its imagined games are single inner episodes from the first step, which is all of the policy that they train.
+    one_episode = policy.kind == "tabular" or (
+        policy.kind == "hawk" and policy.memory != "meta_episode"
+    )
+    if pool.estimator == population.LOLA and not one_episode:
+        raise UserError(
+            f"policy.kind is '{policy.kind}', which plays on over inner episodes, with pool.estimator {population.LOLA}; "
+            "allowed: tabular, or hawk with policy.memory inner_episode or step"
+        )
 
 
 def validate_analytic(config: AnalyticConfig) -> None:
@@ -139,6 +165,8 @@ def validate_embedded(config: EmbeddedConfig) -> None:
     two_actions = [name for name, payoffs in GAMES.items() if len(payoffs[0]) == 2]
     if config.game not in two_actions:
         raise UserError(f"game is '{config.game}'; allowed: {', '.join(two_actions)}")
+    if not config.alphas:
+        raise UserError("alphas is empty; allowed: at least one number in [0, 1]")
     for alpha in config.alphas:
         if not 0 <= alpha <= 1 or math.isnan(alpha):
             raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")
@@ -162,11 +190,26 @@ def validate_predictive(config: PredictiveConfig) -> None:
 
 
 def _check_types(config) -> None:
+    _check_finite(config, "")
     # The strict reader checks types and choices; it also sees configs made in Python.
     config_from_json(config_to_json(config), type(config), source="config")
     seed = getattr(config, "seed", 0)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}; allowed: 0 to 4294967295 (32 bits)")
+
+
+def _check_finite(value, path: str) -> None:
+    """No setting is infinite or NaN; JSON could not hold it, which would show only after the run directory is made."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_finite(
+                getattr(value, field.name), f"{path}.{field.name}" if path else field.name
+            )
+    elif isinstance(value, tuple):
+        for item in value:
+            _check_finite(item, path)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path} is {value}; allowed: finite numbers")
 
 
 def _checked(prefix: str, make):

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import jax
 
 from agents.learning_aware import population
+from agents.learning_aware.policies import Policy
 from agents.learning_aware.shaping import against_naive
 from configs import social as presets
 from internal_rl.social.config import GameConfig, NaiveConfig, PolicyConfig, SocialConfig
@@ -72,7 +73,6 @@ def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, floa
     update_program = jax.jit(update).lower(state).compile()
     length = game.episode_length * pool.inner_episodes
     steps = pool.meta_episodes * pool.batch * length
-    carried = jax.eval_shape(lambda: policy.init_carry(1))
     return {
         "chains": pool.meta_episodes * pool.batch,
         "batch": pool.batch,
@@ -81,8 +81,14 @@ def _measure(config: SocialConfig, repeats: int, clock: Clock) -> dict[str, floa
         "update_steps_per_s": steps / _seconds(update_program, (state,), repeats, clock),
         "play_mib": _mebibytes(play_program),
         "update_mib": _mebibytes(update_program),
-        "carry_bytes_per_chain": sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carried)),
+        # The rest, a step counter, is one for all chains.
+        "carry_bytes_per_chain": _carried_bytes(policy, 2) - _carried_bytes(policy, 1),
     }
+
+
+def _carried_bytes(policy: Policy, batch: int) -> int:
+    carried = jax.eval_shape(lambda: policy.init_carry(batch))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carried))
 
 
 def _mebibytes(program: jax.stages.Compiled) -> float:

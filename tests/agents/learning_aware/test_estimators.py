@@ -103,5 +103,12 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"estimator is 'coala_pg'; allowed: coala, full"):
         by_name("coala_pg")
     reward = jnp.zeros((2, 4))
+    message = r"inner_length is 3 in chains of 4 steps; allowed: divisors of that length"
+    with pytest.raises(ValueError, match=message):
+        score_weights(ESTIMATORS["coala"], reward, 3)
+    with pytest.raises(ValueError, match=message):
+        advantages(
+            ESTIMATORS["coala"], reward, reward, inner_length=3, discount=1.0, gae_lambda=1.0
+        )
     with pytest.raises(ValueError, match=r"allowed with a critic: coala"):
         advantages(ESTIMATORS["full"], reward, reward, inner_length=2, discount=1.0, gae_lambda=1.0)

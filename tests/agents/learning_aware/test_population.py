@@ -149,8 +149,88 @@ def test_an_agent_learns_to_exploit_a_cooperator(algorithm):
     assert metrics["naive/ego_reward"][-1] > 1.8
 
 
+def surely(action):
+    """Always plays `action`, whatever its parameter; but its scores are always ½ or −½, so steps can be worked out."""
+
+    def step(params, obs, carry):
+        logits = jnp.array([60.0, 0.0]) if action == 0 else jnp.array([-60.0, 0.0])
+        return carry, jnp.broadcast_to(logits, (obs.shape[0], 2)), jnp.zeros(obs.shape)
+
+    def parallel(params, obs, reset):
+        logits = jnp.stack([params["logit"], jnp.zeros(())])
+        return jnp.broadcast_to(logits, (*obs.shape, 2)), jnp.zeros(obs.shape)
+
+    return Policy(lambda key: {"logit": jnp.zeros(())}, lambda batch: (), step, parallel)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "naive_episodes"), [("reinforce", 0), ("reinforce", 3), ("a2c", 2), ("ppo", 2)]
+)
+def test_shares_hold_however_the_meta_episodes_are_split(algorithm, naive_episodes):
+    """Cooperators against naive defectors (−1 a step) and each other (+1): one step, by hand."""
+    objective = ObjectiveSettings(algorithm, Optimizer("sgd", 1.0), epochs=1, minibatches=1)
+    cfg = replace(POOL, num_meta=2, p_naive=0.25, p_meta=0.75, meta_episodes=4, objective=objective)
+    cfg = replace(cfg, naive_episodes=naive_episodes)
+    state, metrics = train(cfg, 1, surely(0), naive.frozen(surely(1)))
+    assert (metrics["naive/ego_reward"], metrics["meta/ego_reward"]) == (-1, 1)
+    # Two inner episodes of three steps. COALA, times B = 4: C + 4 F; batch-unaware: C + F.
+    against_naive = -(3 + 2 + 1) - 3 * 4 * 3 - (3 + 2 + 1)
+    against_meta = (3 + 2 + 1) + 3 * 3 + (3 + 2 + 1)
+    expected = 0.5 * (0.25 * against_naive + 0.75 * against_meta) / 6
+    np.testing.assert_allclose(state.params["logit"], [expected] * 2, rtol=1e-5)
+
+
+def test_dynamic_naive_co_players_are_copies_of_the_current_metas():
+    policy = tabular(5, 2)
+    learner = naive.policy_gradient(policy, naive.PolicyGradientSettings(step_size=50.0))
+    cfg = replace(POOL, num_meta=2, meta_episodes=16, inner_episodes=1, dynamic_naive=True)
+    cfg = replace(cfg, objective=replace(FAST, optimizer=Optimizer("sgd", 1e-9)))
+    state = population.init(cfg, policy, learner, jax.random.key(0))
+    sure = lambda *sides: {"logits": 60.0 * jnp.array(sides)[:, None, None] * jnp.ones((2, 5, 1))}  # noqa: E731
+    update = jax.jit(population.make_update(cfg, GAME, policy, learner))
+
+    def rewards(params, update=update):
+        after, metrics = update(replace(state, params=params))
+        # What the copies learned is thrown away with them.
+        np.testing.assert_array_equal(after.params["logits"], params["logits"])
+        return float(metrics["naive/ego_reward"]), float(metrics["naive/co_reward"])
+
+    assert rewards(sure(1.0, 1.0)) == (1, 1)
+    assert rewards(sure(-1.0, -1.0)) == (0, 0)  # another step, the same state of the naive learners
+    # One of each: both meet both, so neither the best (½) nor the worst (½ (−1 + 0)) pairing alone.
+    ego, co = rewards(sure(1.0, -1.0))
+    assert -0.4 < ego < 1.4
+    assert ego + co == pytest.approx(1.0, abs=0.5)
+    static = jax.jit(
+        population.make_update(replace(cfg, dynamic_naive=False), GAME, policy, learner)
+    )
+    ego, co = rewards(sure(1.0, 1.0), static)
+    assert ego < 0.6 < 1.1 < co
+
+
+def test_no_random_key_serves_twice(monkeypatch):
+    """Choosing naive starts and partners, and playing every meta-episode: all with keys of their own."""
+    seen = []
+
+    def recorded(function):
+        def call(key, *args, **kwargs):
+            jax.debug.callback(lambda k: seen.append(tuple(k.tolist())), jax.random.key_data(key))
+            return function(key, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(jax.random, "randint", recorded(jax.random.randint))
+    for name in ("against_naive", "against_meta"):
+        monkeypatch.setattr(population, name, recorded(getattr(population, name)))
+    cfg = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, meta_episodes=6)
+    train(cfg, 1)
+    jax.effects_barrier()
+    assert len(seen) == 2 * (1 + 3 + 1 + 3)  # by agent: starts, games, partners, games
+    assert len(set(seen)) == len(seen)
+
+
 def test_a_mixed_pool_runs_and_repeats():
-    cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5)
+    cfg = replace(POOL, num_meta=3, p_naive=0.5, p_meta=0.5, meta_episodes=4)
     learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
     policy = tabular(5, 2, noise=0.5)
     state, metrics = train(cfg, 3, policy, learner)
@@ -200,6 +280,19 @@ def test_sampled_lola_runs_in_a_pool():
         ({"p_naive": 0.5, "p_meta": 0.5}, r"num_meta is 1 with p_meta 0.5; allowed: at least 2"),
         ({"estimator": "coala-pg"}, r"estimator is 'coala-pg'; allowed: coala"),
         ({"batch": 0}, r"batch is 0; allowed: at least 1"),
+        (
+            {"meta_episodes": 1},
+            r"objective.centre is 'per_step' with one meta-episode against naive .*; allowed: none, all, or at least 2",
+        ),
+        (
+            {"meta_episodes": 1, "objective": replace(FAST, centre="leave_one_out")},
+            r"objective.centre is 'leave_one_out' with one .* naive co-players; allowed: at least 2 of each",
+        ),
+        (
+            {"num_meta": 2, "p_naive": 2 / 3, "p_meta": 1 / 3, "meta_episodes": 3}
+            | {"objective": replace(FAST, centre="leave_one_out")},
+            r"objective.centre is 'leave_one_out' with one .* meta co-players; allowed: at least 2 of each",
+        ),
         ({"naive_episodes": 3}, r"naive_episodes is 3 of meta_episodes = 2"),
         ({"slices": 0}, r"slices is 0; allowed: divisors of 2, .* naive \(2\) and meta \(0\)"),
         ({"slices": 4}, r"slices is 4; allowed: divisors of 2"),
@@ -270,6 +363,11 @@ def test_rivals_update_as_their_own_kind_would():
         assert "meta/ego_reward_coala" not in own
     both = metrics["meta/ego_reward_coala"] + metrics["meta/ego_reward_m_fos"]
     np.testing.assert_allclose(both / 2, metrics["meta/ego_reward"], rtol=1e-5)
+
+
+def test_one_meta_episode_may_be_centred_where_chains_share_nothing():
+    for change in ({"estimator": "batch_unaware"}, {"objective": replace(FAST, centre="all")}):
+        assert population.check_pool(replace(POOL, meta_episodes=1, **change), GAME) == (1, 0)
 
 
 @pytest.mark.parametrize(

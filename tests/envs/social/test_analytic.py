@@ -57,11 +57,27 @@ def test_zero_determinant():
         nice = jnp.full((5,), 3.0)
         own, theirs = returns(policy, nice, discount=0.999999)
         assert float(own / theirs) == pytest.approx(3, abs=1e-3)
+        # The spec's values, against a player that cooperates with probability 0.999.
+        own, theirs = returns(policy, jnp.full((5,), np.log(999.0)), discount=0.999999)
+        assert (float(own), float(theirs)) == pytest.approx((1.2844, 0.4281), abs=1e-4)
         chi, slope, error = extortion_fit(policy)
         assert (float(chi), float(slope)) == pytest.approx((3, 0.5 / 7), abs=1e-8)
         assert float(error) < 1e-15
         # A random policy is no extortion strategy.
         assert float(extortion_fit(jax.random.normal(jax.random.key(0), (5,)))[2]) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"payoffs": (1.0, 2.0)}, r"payoffs has 2 entries; allowed: 4 \(CC, CD, DC, DD\)"),
+        ({"payoffs": (1.0, -1.0, 2.0, 0.0, 5.0)}, r"payoffs has 5 entries; allowed: 4"),
+        ({"discount": 1.0}, r"discount is 1.0; allowed: in \[0, 1\)"),
+    ],
+)
+def test_games_that_have_no_returns(change, message):
+    with pytest.raises(ValueError, match=message):
+        returns(COOPERATE, DEFECT, **change)
 
 
 def test_bad_input():

@@ -85,6 +85,12 @@ def test_named_games():
         ((((1.0, 2.0), (3.0,)),) * 2, "payoffs is ragged"),
         ((((1.0, 2.0, 3.0), (3.0, 4.0, 5.0)),) * 2, r"shape \[2, 2, 3\]"),
         ((((1.0, float("nan")), (3.0, 4.0)),) * 2, "not finite"),
+        (
+            ((("1", "2"), ("3", "4")),) * 2,
+            "payoffs holds values of type <U1; allowed: real numbers",
+        ),
+        ((((1.0, 2j), (3.0, 4.0)),) * 2, "type complex128; allowed: real numbers"),
+        (None, "type object; allowed: real numbers"),
     ],
 )
 def test_bad_payoffs(payoffs, message):

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +197,31 @@ def test_embedded(tmp_path, capsys):
         ),
         ("train --iterations 7", "iterations is 7; allowed: a positive multiple of"),
         ("train --preset coala-fig3a", "unknown preset 'coala-fig3a'; did you mean"),
+        (
+            "train --preset social-smoke --pool.naive-episodes -1",
+            "naive_episodes is -1; allowed: at least 0",
+        ),
+        (
+            "train --pool.objective.optimizer.learning-rate -1",
+            "objective.optimizer.learning_rate is -1.0; allowed: above 0",
+        ),
+        (
+            "train --naive.rule actor_critic --naive.actor-critic.optimizer.learning-rate 0",
+            "naive.actor_critic: optimizer.learning_rate is 0.0; allowed: above 0",
+        ),
+        (
+            "train --naive.policy-gradient.step-size nan",
+            "naive.policy_gradient.step_size is nan; allowed: finite numbers",
+        ),
+        (
+            "analytic --agents.optimizer.learning-rate -1",
+            "agents: optimizer.learning_rate is -1.0; allowed: above 0",
+        ),
+        (
+            "analytic --agents.payoffs 1 -1 nan 0",
+            "agents.payoffs is nan; allowed: finite numbers",
+        ),
+        ("predictive --agents.beta inf", "agents.beta is inf; allowed: finite numbers"),
         ("analytic --agents.discount 1", "discount is 1.0; allowed: in [0, 1)"),
         ("predictive --game.name cleanup", "game.name is 'cleanup'; allowed: matrix games"),
         ("predictive --agents.rollouts 0", "rollouts is 0; allowed: at least 1"),
@@ -215,6 +242,87 @@ def test_mistakes_end_in_one_line(command, message, tmp_path, capsys):
     assert not run.exists()
 
 
+def changed(config, path, value):
+    """`config` with the dotted field `path` replaced."""
+    name, _, rest = path.partition(".")
+    inner = changed(getattr(config, name), rest, value) if rest else value
+    return dataclasses.replace(config, **{name: inner})
+
+
+OUT_OF_RANGE = [
+    ("pool.objective.discount", 2.0, "in [0, 1]"),
+    ("pool.objective.gae_lambda", -1.0, "in [0, 1]"),
+    ("pool.objective.td_lambda", 3.0, "in [0, 1]"),
+    ("pool.objective.clip", -0.2, "above 0"),
+    ("pool.objective.reward_scale", 0.0, "above 0"),
+    ("pool.objective.entropy_weight", -1.0, "at least 0"),
+    ("pool.objective.value_weight", -1.0, "at least 0"),
+    ("pool.objective.optimizer.grad_clip", -1.0, "at least 0"),
+    ("naive.policy_gradient.discount", 3.0, "in [0, 1]"),
+    ("naive.policy_gradient.step_size", -4.0, "at least 0"),
+    ("naive.actor_critic.discount", 3.0, "in [0, 1]"),
+    ("naive.actor_critic.epochs", 0, "at least 1"),
+    ("naive.actor_critic.clip", 0.0, "above 0"),
+    ("policy.noise", -1.0, "at least 0"),
+    ("agents.naive_rate", -5.0, "at least 0"),
+    ("agents.naive_start_std", -1.0, "at least 0"),
+    ("agents.naive_only_steps", -3, "at least 0"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "allowed"), OUT_OF_RANGE)
+def test_numbers_out_of_range(path, value, allowed):
+    kind, preset, validate = (
+        (AnalyticConfig, "analytic-smoke", validate_analytic)
+        if path.startswith("agents.")
+        else (SocialConfig, "social-smoke", validate_social)
+    )
+    config = changed(presets.get(preset, kind), path, value)
+    with pytest.raises(UserError, match=re.escape(f" is {value}; allowed: {allowed}")) as error:
+        validate(config)
+    assert path.split(".")[-1] in str(error.value)
+
+
+LOLA = {"pool.estimator": "lola_dice", "pool.lola.discount": 0.96}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pool.objective.algorithm": "ppo"}, "policy.kind is 'tabular' without a critic"),
+        (
+            {"pool.objective.algorithm": "a2c", "policy.kind": "tabular_by_episode"}
+            | {"policy.critic": True},
+            "policy.kind is 'tabular_by_episode' without a critic",
+        ),
+        (
+            LOLA | {"policy.kind": "tabular_by_episode"},
+            "allowed: tabular, or hawk with policy.memory",
+        ),
+        (
+            LOLA | {"policy.kind": "hawk"},
+            "policy.kind is 'hawk', which plays on over inner episodes",
+        ),
+        (LOLA | {"pool.lola.discount": 5.0}, "discount is 5.0; allowed: in [0, 1]"),
+        (LOLA | {"pool.lola.rate": -1.0}, "rate is -1.0; allowed: at least 0"),
+    ],
+)
+def test_policies_that_cannot_be_trained_so(changes, message):
+    config = presets.get("social-smoke", SocialConfig)
+    for path, value in changes.items():
+        config = changed(config, path, value)
+    with pytest.raises(UserError, match=re.escape(message)):
+        validate_social(config)
+
+
+def test_policies_that_can_be_trained_so():
+    smoke = presets.get("social-smoke", SocialConfig)
+    critic = changed(changed(smoke, "policy.critic", True), "pool.objective.algorithm", "ppo")
+    short = changed(changed(smoke, "policy.kind", "hawk"), "policy.memory", "inner_episode")
+    for config in (critic, short, changed(short, "pool.estimator", "lola_dice")):
+        validate_social(config)
+
+
 def test_unknown_learners_are_named():
     config = NaiveConfig(rule="actor_critics")  # pyright: ignore[reportArgumentType]
     with pytest.raises(
@@ -224,6 +332,11 @@ def test_unknown_learners_are_named():
 
 
 def test_bad_alphas(capsys):
+    empty = dataclasses.replace(presets.get("mupi-twin", EmbeddedConfig), alphas=())
+    with pytest.raises(
+        UserError, match=r"alphas is empty; allowed: at least one number in \[0, 1\]"
+    ):
+        validate_embedded(empty)
     assert main(["social", "embedded", "--alphas", "1.5"]) == 2
     assert "alphas holds 1.5; allowed: numbers in [0, 1]" in capsys.readouterr().err
 
