@@ -1,4 +1,4 @@
-"""From estimator to gradient step: `prepare` and `loss` fed with every joint action sequence, float64, no sampling."""
+"""From estimator to gradient step: `prepare`, `centre` and `loss` fed with every joint action sequence, float64, no sampling."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import pytest
 
 from agents.learning_aware import naive
 from agents.learning_aware.estimators import ESTIMATORS, score_weights
-from agents.learning_aware.objectives import ObjectiveSettings, loss, prepare
+from agents.learning_aware.objectives import ObjectiveSettings, centre, loss, prepare
 from agents.learning_aware.policies import Policy, tabular, tabular_by_episode
 from agents.learning_aware.shaping import MetaEpisode
 from envs.social.matrix import IteratedMatrixGame
@@ -49,7 +49,9 @@ def mean_step(p, params, data, estimator, cfg, k=1):
 
     def one(moving, pick):
         inner = p.game.episode_length
-        chains = prepare(p.ego, params, episodes_of(data, pick), estimator, cfg, inner)
+        episodes = episodes_of(data, pick)
+        chains = prepare(p.ego, params, episodes, estimator, cfg, inner)
+        chains = centre(chains, episodes.reward.shape[1], cfg)
         return loss(moving, p.ego, chains, cfg)[0]
 
     @jax.jit
