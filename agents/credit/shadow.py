@@ -16,7 +16,7 @@ from agents.credit.policy import Policy
 from agents.credit.quality import gradient_quality
 from agents.credit.train import MEASUREMENT, TrainConfig, TrainState, World
 from agents.credit.trajectory import LogPolicy, Trajectory, rollouts
-from envs.credit.mdp import FiniteMDP
+from envs.credit.mdp import FiniteMDP, check_horizon
 
 
 def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
@@ -61,7 +61,17 @@ def make_measure(
 
     Before it, all models get one more update on a fresh batch, which is thrown away: model and
     policy are then in step.
+
+    Raises:
+        ValueError: the world cuts episodes that the tables count to their end, or its rewards switch,
+            which the tables know nothing of.
     """
+    check_horizon(mdp, world.horizon)
+    if world.params_after is not None and config.switch_at > 0:
+        raise ValueError(
+            f"train.switch_at is {config.switch_at}; allowed: 0, since gradients are measured "
+            "against the tables of one world"
+        )
 
     def measure(state: TrainState) -> dict[str, Array]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, MEASUREMENT), state.step)

@@ -15,6 +15,9 @@ from flax import struct
 
 REWARD_DECIMALS = 4
 """Rewards and observations that agree to this many decimals are the same (spec section 4)."""
+CUT_TOLERANCE = 0.01
+"""Share of episodes that may go on after the horizon before exact tables are refused: the tables know
+no clock, so they count rewards that a cut episode never gets."""
 _MAX_STATES = 20_000
 _MAX_TABLE_BYTES = 2 * 1024**3
 
@@ -104,7 +107,12 @@ def unique_rewards(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(kept)
 
 
-def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> FiniteMDP:
+def enumerate_mdp(
+    env: Any,
+    params: Any = None,
+    horizon: int | None = None,
+    cut_tolerance: float = CUT_TOLERANCE,
+) -> FiniteMDP:
     """Tables of an environment, in float64, by breadth-first search from its start states.
 
     States are identified by their observation, so terminal states that look alike are one state.
@@ -113,6 +121,7 @@ def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> F
         env: an environment with a method `model(params)`, or a `Model`.
         params: the environment's parameters.
         horizon: number of steps that are counted; default: the model's own.
+        cut_tolerance: see `check_horizon`.
 
     Raises:
         ValueError: the environment cannot be enumerated or is too large, two states that are not
@@ -133,7 +142,7 @@ def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> F
             f"horizon={horizon} is shorter than an episode; allowed: at least {model.horizon}"
         )
     index, states, edges = _search(model)
-    return _tables(model, horizon, index, states, edges)
+    return _tables(model, horizon, cut_tolerance, index, states, edges)
 
 
 def _search(model: Model):
@@ -173,7 +182,7 @@ def _search(model: Model):
     return index, states, edges
 
 
-def _tables(model: Model, horizon: int, index, states, edges) -> FiniteMDP:
+def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edges) -> FiniteMDP:
     S, A, values = len(states), model.num_actions, np.asarray(model.reward_values, np.float64)
     if S * A * S * 8 > _MAX_TABLE_BYTES:
         raise ValueError(f"number of states is {S}; exact tables need a smaller MDP")
@@ -195,7 +204,7 @@ def _tables(model: Model, horizon: int, index, states, edges) -> FiniteMDP:
         terminal=np.array([model.is_terminal(s) for s in states], bool),
         horizon=horizon,
     )
-    check_mdp(mdp)
+    check_mdp(mdp, cut_tolerance)
     return mdp
 
 
@@ -213,9 +222,9 @@ def reward_index(reward: float, values: np.ndarray) -> int:
     return best
 
 
-def check_mdp(mdp: FiniteMDP) -> None:
+def check_mdp(mdp: FiniteMDP, cut_tolerance: float = CUT_TOLERANCE) -> None:
     """Raise ValueError unless the tables are distributions, terminal states are absorbing and pay
-    nothing, and no episode without a cycle is longer than the horizon."""
+    nothing, and the horizon is long enough for `check_horizon`."""
     for name in ("transition", "reward_probs", "start"):
         table = np.asarray(getattr(mdp, name))
         error = np.abs(table.sum(-1) - 1.0).max()
@@ -226,11 +235,42 @@ def check_mdp(mdp: FiniteMDP) -> None:
     paid = (np.asarray(mdp.reward_probs) @ np.abs(np.asarray(mdp.reward_values)))[terminal]
     if stays.size and (stays.min() < 1 - 1e-6 or paid.max() > 0):
         raise ValueError("terminal states must be absorbing and pay nothing")
+    check_horizon(mdp, mdp.horizon, cut_tolerance)
+
+
+def check_horizon(mdp: FiniteMDP, horizon: int, cut_tolerance: float = CUT_TOLERANCE) -> None:
+    """Raise ValueError where `horizon` steps are too few for the episodes of an MDP.
+
+    Where no state repeats, none may be longer. Elsewhere any horizon cuts some, and at most a share
+    of `cut_tolerance` may be cut under the uniform policy. (The worst policy would refuse every world
+    in which an agent can wait.)
+    """
     longest = _longest_episode(mdp)
-    if longest is not None and longest > mdp.horizon:
+    if longest is not None:
+        if longest > horizon:
+            raise ValueError(
+                f"horizon={horizon} is shorter than an episode; allowed: at least {longest}"
+            )
+        return
+    alive = _alive_after(mdp, horizon)
+    if alive > cut_tolerance:
         raise ValueError(
-            f"horizon={mdp.horizon} is shorter than an episode; allowed: at least {longest}"
+            f"horizon={horizon} is shorter than {alive:.2g} of the episodes; allowed: one that cuts "
+            f"at most {cut_tolerance:g} of them (under the uniform policy)"
         )
+
+
+def _alive_after(mdp: FiniteMDP, horizon: int) -> float:
+    """Probability that an episode of the uniform policy goes on after `horizon` steps."""
+    kernel = np.asarray(mdp.transition, np.float64).mean(1)
+    alive = ~np.asarray(mdp.terminal)
+    # Few states follow on each, so sums over the entries are far cheaper than dense products.
+    source, target = np.nonzero(kernel * (alive[:, None] & alive[None]))
+    weight = kernel[source, target]
+    share = np.asarray(mdp.start, np.float64) * alive
+    for _ in range(horizon):
+        share = np.bincount(target, share[source] * weight, minlength=mdp.num_states)
+    return float(share.sum())
 
 
 def _longest_episode(mdp: FiniteMDP) -> int | None:

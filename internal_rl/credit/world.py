@@ -10,7 +10,7 @@ from agents.credit.config import check_credit
 from agents.credit.train import check_train
 from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp
 from envs.credit.interleaving import InterleavingParams
-from envs.credit.mdp import unique_rewards
+from envs.credit.mdp import check_horizon, unique_rewards
 from envs.credit.tree import seed_offset_of
 from internal_rl.credit.config import CreditRunConfig, WorldConfig
 from internal_rl.errors import UserError
@@ -28,7 +28,9 @@ class BuiltWorld:
     @cached_property
     def mdp(self) -> FiniteMDP:
         """Exact tables in float64. Raises ValueError where there are none."""
-        return enumerate_mdp(self.world.env, self.world.params)
+        mdp = enumerate_mdp(self.world.env, self.world.params)
+        check_horizon(mdp, self.world.horizon)
+        return mdp
 
 
 def build_world(config: WorldConfig) -> BuiltWorld:

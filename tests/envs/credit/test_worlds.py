@@ -16,7 +16,7 @@ from envs.credit import (
     enumerate_mdp,
     exact,
 )
-from envs.credit.mdp import reward_index, unique_rewards
+from envs.credit.mdp import check_horizon, reward_index, unique_rewards
 
 LAYOUTS = {
     6: "410230",
@@ -310,6 +310,28 @@ def test_models_are_checked():
         enumerate_mdp(chain(3, 3, observe=lambda s: [s >= 3]))
     with pytest.raises(ValueError, match="number of states exceeds"):
         enumerate_mdp(chain(10**6, 10**6))
+
+
+def test_cut_episodes_are_refused():
+    """Tables know no clock: of 3 steps they count 4 rewards, from states of every age. So the horizon of
+    a world whose states repeat must leave nearly no episode unfinished."""
+    env = Interleaving(2, 1, 1)
+    with pytest.raises(ValueError, match=r"horizon=3 is shorter than 0\.86 of the episodes"):
+        enumerate_mdp(env, InterleavingParams(3, 0.05))  # 0.95^3 go on
+    with pytest.raises(ValueError, match="at most 0.01 of them"):
+        enumerate_mdp(env, InterleavingParams(80, 0.05))  # 1.7 %
+    mdp = enumerate_mdp(env, InterleavingParams(100, 0.05))  # 0.6 %, the paper's
+    enumerate_mdp(env, InterleavingParams(80, 0.05), cut_tolerance=0.02)
+    # The value of the world that is really cut, by steps in plain numpy, is that of the tables then.
+    kernel, paid = mdp.transition.mean(1), (mdp.reward_probs @ mdp.reward_values).mean(1)
+    true = np.zeros(mdp.num_states)
+    for _ in range(100):
+        true = paid + kernel @ true
+    with jax.enable_x64(True):
+        v = exact.values(mdp, jnp.full((mdp.num_states, 2), 0.5)).v
+    assert mdp.start @ np.asarray(v) == pytest.approx(mdp.start @ true, rel=0.01)
+    with pytest.raises(ValueError, match="horizon=40 is shorter than"):
+        check_horizon(mdp, 40)
 
 
 def test_equal_rewards_are_one():
