@@ -25,7 +25,15 @@ from agents.credit.train import (
 )
 from agents.credit.trajectory import rollouts
 from internal_rl.credit.config import CreditRunConfig
-from internal_rl.credit.world import BuiltWorld, build_world, tables, validate
+from internal_rl.credit.world import (
+    BuiltWorld,
+    build_world,
+    learns_features,
+    shadow_features,
+    tables,
+    validate,
+    validate_shadow,
+)
 from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
@@ -48,9 +56,11 @@ def run_train(
     model, policy = build_model(config.credit, built), build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
     state = _start(config, init, seeds)
-    if config.credit.method == "cocoa_feature" and config.credit.model == "learned" and not resume:
-        state = _with_features(config, built, policy, state, seeds)
-    burn_in = config.credit.features.burn_in if config.credit.method == "cocoa_feature" else 0
+    learns = learns_features(config.credit)
+    if learns and not resume:
+        found = _trained_features(config, built, policy, state, seeds)
+        state = state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
+    burn_in = config.credit.features.burn_in if learns else 0
     evaluate = make_evaluate(config.train, built.world, policy)
     loop.run(
         f"credit {config.credit.method}",
@@ -88,8 +98,11 @@ def run_shadow(
     together = parallel_model(models, "main")
     init = make_init(config.train, policy, together, config.credit.policy_rate)
     state = _start(config, init, seeds)
-    if "cocoa_feature" in models and not resume:
-        state = _with_features(config, built, policy, state, seeds, "cocoa_feature")
+    with_features = shadow_features(config)
+    if with_features and not resume:
+        found = _trained_features(config, built, policy, state, seeds)
+        trained = {name: {**state.credit[name], "features": found} for name in with_features}
+        state = state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
     measure = make_measure(
         config.train, built.world, policy, models, mdp, config.shadow.first_state_only
     )
@@ -102,7 +115,7 @@ def run_shadow(
             policy,
             together,
             config.credit.policy_rate,
-            burn_in=config.credit.features.burn_in,
+            burn_in=config.credit.features.burn_in if with_features else 0,
         ),
         total_steps=config.train.batches,
         runtime=config.runtime,
@@ -179,15 +192,10 @@ def _of_seeds(config: CreditRunConfig, one: Callable, many: Callable, seeds: int
     return jax.jit(split(many, seed_mesh(config.runtime, seeds)) if seeds > 1 else one)
 
 
-def _with_features(
-    config: CreditRunConfig,
-    built: BuiltWorld,
-    policy: Policy,
-    state: TrainState,
-    seeds: int,
-    name: str | None = None,
-) -> TrainState:
-    """Put trained features into a state: data of the untrained policy, one network per seed."""
+def _trained_features(
+    config: CreditRunConfig, built: BuiltWorld, policy: Policy, state: TrainState, seeds: int
+) -> Any:
+    """Parameters of COCOA-feature's frozen network: data of the untrained policy, one network per seed."""
     c, train = config.credit.features, config.train
     params = state.policy[0] if seeds > 1 else jax.tree.map(lambda x: x[None], state.policy[0])
     keys = state.key if seeds > 1 else state.key[None]
@@ -218,14 +226,7 @@ def _with_features(
         )
     )
     found, _ = learn(keys, stacked)
-    if seeds == 1:
-        found = jax.tree.map(lambda x: x[0], found)
-    credit = dict(state.credit)
-    if name is None:
-        credit["features"] = found
-    else:
-        credit[name] = {**credit[name], "features": found}
-    return state.replace(credit=credit)  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.tree.map(lambda x: x[0], found) if seeds == 1 else found
 
 
 def _collect(
@@ -252,5 +253,7 @@ def _open(
         run = run_dir.open_run(path, stage)
         return run, run.load_config(CreditRunConfig), run.info["num_seeds"]
     validate(config)
+    if stage == "credit-shadow":
+        validate_shadow(config)
     run = run_dir.create(path, stage, config, overwrite=overwrite, num_seeds=seeds)
     return run, config, seeds

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from agents.credit import METHODS, World, WorldSpec
+from agents.credit import METHODS, CreditConfig, World, WorldSpec
 from agents.credit.config import check_credit
 from agents.credit.train import check_train
 from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp
@@ -113,10 +113,44 @@ def validate(config: CreditRunConfig) -> None:
             "world.key_to_door.treasure_after, and only then"
         )
     built = build_world(config.world)
+    if learns_features(config.credit):
+        _check_burn_in(config)
     if config.credit.model == "exact":
         if switches:
             raise UserError("credit.model is 'exact'; allowed: learned where the rewards switch")
         tables(built)
+
+
+def validate_shadow(config: CreditRunConfig) -> None:
+    """What a shadow run needs besides `validate`: gradients are measured against the tables of one world."""
+    if config.train.switch_at > 0:
+        raise UserError(
+            f"train.switch_at is {config.train.switch_at}; allowed in a shadow run: 0, since its exact "
+            "gradients are those of one world"
+        )
+    if shadow_features(config):
+        _check_burn_in(config)
+    tables(build_world(config.world))
+
+
+def learns_features(credit: CreditConfig) -> bool:
+    """Whether a model needs features that are trained before it."""
+    return credit.method == "cocoa_feature" and credit.model == "learned"
+
+
+def shadow_features(config: CreditRunConfig) -> tuple[str, ...]:
+    """Names of a shadow run's models that need trained features."""
+    acting = ("main",) if learns_features(config.credit) else ()
+    return acting + tuple(name for name in config.shadow.methods if name == "cocoa_feature")
+
+
+def _check_burn_in(config: CreditRunConfig) -> None:
+    burn_in, batches = config.credit.features.burn_in, config.train.batches
+    if burn_in >= batches:
+        raise UserError(
+            f"credit.features.burn_in is {burn_in}; allowed: below train.batches ({batches}), since "
+            "nothing is learned before"
+        )
 
 
 def tables(built: BuiltWorld) -> FiniteMDP:

@@ -318,7 +318,7 @@ def test_cut_episodes_are_refused():
     env = Interleaving(2, 1, 1)
     with pytest.raises(ValueError, match=r"horizon=3 is shorter than 0\.86 of the episodes"):
         enumerate_mdp(env, InterleavingParams(3, 0.05))  # 0.95^3 go on
-    with pytest.raises(ValueError, match="at most 0.01 of them"):
+    with pytest.raises(ValueError, match=r"at most 0\.01 of them"):
         enumerate_mdp(env, InterleavingParams(80, 0.05))  # 1.7 %
     mdp = enumerate_mdp(env, InterleavingParams(100, 0.05))  # 0.6 %, the paper's
     enumerate_mdp(env, InterleavingParams(80, 0.05), cut_tolerance=0.02)

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from agents.credit import METHODS
+from agents.credit.features import features_init
 from configs import credit as presets
 from internal_rl.credit import cli
+from internal_rl.credit import run as runs
 from internal_rl.credit.measure import variance_report
 from internal_rl.credit.world import validate
 from internal_rl.errors import UserError
@@ -16,6 +19,8 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir
 
 SMALL = ["--preset", "cocoa-smoke", "--train.eval-episodes", "8", "--world.key-to-door.length", "5"]
+LEARNED = ["--method", "reinforce", "--shadow.methods", "reinforce"]
+SWITCH = ["--world.key-to-door.treasure-after", "-0.2", "--train.switch-at", "5", *LEARNED]
 SHORT = ["--runtime.log-every", "2", "--runtime.checkpoint-every", "2"]
 
 
@@ -31,7 +36,7 @@ def _cache(cache_dir):
 def test_train_and_resume_repeat_the_numbers(tmp_path):
     """COCOA-feature, since its features are made before the loop; stopped half way and resumed."""
     words = ["train", *SMALL, *SHORT, "--method", "cocoa_feature", "--seeds", "2"]
-    words += ["--no-progress", "--credit.features.burn-in", "2", "--credit.features.steps", "20"]
+    words += ["--no-progress", "--credit.features.burn-in", "1", "--credit.features.steps", "20"]
     assert run(*words, "--run", tmp_path / "whole", "--train.batches", 4) == 0
     whole = read_metrics(RunDir(tmp_path / "whole"))
     assert whole["eval_treasure"].shape == (2, 2)
@@ -73,6 +78,20 @@ def test_shadow(tmp_path):
     assert np.isnan(first) or first > 60
     assert metrics["snr_db/exact_cocoa_reward"][0] > metrics["snr_db/reinforce"][0]
     assert metrics["bias_db/exact_cocoa_reward@0.3"][0] > -60
+
+
+def test_shadow_trains_the_features_of_every_model(tmp_path, monkeypatch):
+    """Also those of the acting one; before, it would act on its initial weights."""
+    started = {}
+    monkeypatch.setattr(runs.loop, "run", lambda name, state, *_, **__: started.update(s=state))
+    words = ["shadow", *SMALL, "--method", "cocoa_feature", "--shadow.methods", "cocoa_feature"]
+    run(*words, "--credit.features.steps", "2", "--run", tmp_path / "run")
+    credit = started["s"].credit
+    blank = features_init(jax.random.key(0), "gate", 9, 4, 16)["backbone"]
+    for name in ("main", "cocoa_feature"):
+        found = credit[name]["features"]["backbone"]
+        assert found.shape == blank.shape
+        assert not np.array_equal(found, blank), name
 
 
 def test_variance_of_a_tree(tmp_path, capsys):
@@ -140,6 +159,21 @@ def test_every_preset_and_method_is_valid():
             "no exact tables",
         ),
         (["shadow", "--shadow.methods", "nothing"], "shadow has method 'nothing'"),
+        (["shadow", *SWITCH], "train.switch_at is 5; allowed in a shadow run: 0"),
+        (["shadow", "--world.key-to-door.random-distractors", *LEARNED], "no exact tables"),
+        (
+            ["train", *SMALL, "--method", "cocoa_feature", "--credit.features.burn-in", "20"],
+            r"burn_in is 20; allowed: below train\.batches \(20\)",
+        ),
+        (
+            ["shadow", *SMALL, "--shadow.methods", "cocoa_feature", "--train.batches", "10"]
+            + ["--credit.features.burn-in", "10"],
+            "burn_in is 10; allowed: below train.batches",
+        ),
+        (
+            ["exact", *SMALL, "--world.kind", "interleaving", "--world.interleaving.horizon", "2"],
+            "horizon=2 is shorter than 0.64 of the episodes",
+        ),
         (["variance", "--methods", "nothing"], "methods has 'nothing'"),
         (["variance", "--groups", "4"], r"groups is \[4\]"),
     ],
