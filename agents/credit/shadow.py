@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from agents.credit.model import CreditModel
+from agents.credit.model import IGNORED, CreditModel
 from agents.credit.policy import Policy
 from agents.credit.quality import gradient_quality
 from agents.credit.train import MEASUREMENT, TrainConfig, TrainState, World
@@ -20,7 +20,8 @@ from envs.credit.mdp import FiniteMDP, check_horizon
 
 
 def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
-    """All models as one, whose state is a dictionary; tables and bias are those of `main`.
+    """All models as one, whose state is a dictionary; tables, bias and metrics are those of `main`, with
+    the counts of what the others had to ignore as `count/NAME`.
 
     Raises:
         ValueError: there is no model called `main`.
@@ -37,7 +38,13 @@ def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
         found, metrics = {}, {}
         for (name, model), k in zip(models.items(), keys, strict=True):
             found[name], metrics[name] = model.update(state[name], batch, policy, k)
-        return found, metrics[main]
+        ignored = {
+            f"{count}/{name}": metrics[name][count]
+            for name in models
+            for count in IGNORED
+            if name != main and count in metrics[name]
+        }
+        return found, metrics[main] | ignored
 
     return CreditModel(
         init=init,

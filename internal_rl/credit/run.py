@@ -1,7 +1,8 @@
 """Credit-assignment runs: directories in, directories out."""
 
 import dataclasses
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def run_train(
         headline="return",
         seeds_axis=seeds > 1,
         extra_metrics=_of_seeds(config, evaluate, jax.vmap(evaluate), seeds),
+        check=_check(config, built),
         resume=resume,
         progress=progress,
     )
@@ -124,6 +126,7 @@ def run_shadow(
         seeds_axis=seeds > 1,
         # Seed by seed: the gradients of many trajectories and estimators need much memory.
         extra_metrics=_of_seeds(config, measure, lambda state: jax.lax.map(measure, state), seeds),
+        check=_check(config, built),
         resume=resume,
         progress=progress,
     )
@@ -190,6 +193,40 @@ def _start(config: CreditRunConfig, init: Any, seeds: int) -> TrainState:
 def _of_seeds(config: CreditRunConfig, one: Callable, many: Callable, seeds: int) -> Callable:
     """Jitted `one` for a single seed; for several `many`, over the devices that hold them."""
     return jax.jit(split(many, seed_mesh(config.runtime, seeds)) if seeds > 1 else one)
+
+
+def _check(config: CreditRunConfig, built: BuiltWorld) -> Callable[[Mapping[str, Any]], str | None]:
+    """What is wrong with a metrics line: numbers that are not finite, rewards without an outcome."""
+    with_features = shadow_features(config)
+
+    def check(metrics: Mapping[str, Any]) -> str | None:
+        for name, value in metrics.items():
+            kind, _, model = name.partition("/")
+            if kind == "unmatched_rewards" and np.any(np.asarray(value) > 0):
+                if (model or "main") in with_features:
+                    warnings.warn(
+                        "credit.features.max_outcomes is "
+                        f"{config.credit.features.max_outcomes}, and episodes had more distinct "
+                        f"outcomes: {name} rewards were credited to nobody",
+                        stacklevel=2,
+                    )
+                    continue
+                listed = ", ".join(f"{v:g}" for v in built.spec.reward_values)
+                return (
+                    f"{name} is {np.max(value):g}; allowed: 0. The world pays a reward that is not in "
+                    f"its list of possible ones ({listed}), which is credited to nobody"
+                )
+            if kind == "unknown_states" and np.any(np.asarray(value) > 0):
+                return (
+                    f"{name} is {np.max(value):g}; allowed: 0. The world shows observations that no "
+                    "state of its exact tables has"
+                )
+            # Decibels against the exact gradient are infinite where there is no bias or variance.
+            if not model and not np.isfinite(value).all():
+                return f"{name} is not finite; lower the learning rates"
+        return None
+
+    return check
 
 
 def _trained_features(
