@@ -1,14 +1,15 @@
 """What a credit config names: environment, its tables, and whether they fit together."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
 from agents.credit import METHODS, CreditConfig, World, WorldSpec
-from agents.credit.config import check_credit
+from agents.credit.config import RETURN_METHODS, check_credit
 from agents.credit.train import check_train
-from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp
+from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp, exact
 from envs.credit.interleaving import InterleavingParams
 from envs.credit.mdp import check_horizon, unique_rewards
 from envs.credit.tree import seed_offset_of
@@ -118,7 +119,7 @@ def validate(config: CreditRunConfig) -> None:
     if config.credit.model == "exact":
         if switches:
             raise UserError("credit.model is 'exact'; allowed: learned where the rewards switch")
-        tables(built)
+        check_lattice("credit.method", [config.credit.method], tables(built))
 
 
 def validate_shadow(config: CreditRunConfig) -> None:
@@ -130,7 +131,23 @@ def validate_shadow(config: CreditRunConfig) -> None:
         )
     if shadow_features(config):
         _check_burn_in(config)
-    tables(build_world(config.world))
+    mdp = tables(build_world(config.world))
+    check_lattice("credit.method", [config.credit.method], mdp)
+    check_lattice("shadow", (*config.shadow.methods, *config.shadow.exact_methods), mdp)
+
+
+def check_lattice(name: str, methods: Sequence[str], mdp: FiniteMDP) -> None:
+    """Raise UserError if a method of the field `name` needs the distribution of returns, for its exact
+    model or its exact bias, in a world that has none."""
+    for method in methods:
+        if method not in RETURN_METHODS:
+            continue
+        try:
+            exact.return_support(mdp)
+        except ValueError as error:
+            raise UserError(
+                f"{name} has {method!r}; allowed: methods without exact returns, since {error}"
+            ) from None
 
 
 def learns_features(credit: CreditConfig) -> bool:
