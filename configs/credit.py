@@ -240,9 +240,11 @@ def get(preset: str, method: str | None = None, model: str | None = None) -> Cre
             f"allowed: {', '.join(PRESETS)}"
         )
     config = PRESETS[preset]
-    if method is None and preset.startswith(("cocoa-shadow", "cocoa-perturbed")):
+    own_credit = preset.startswith(("cocoa-shadow", "cocoa-perturbed"))
+    if own_credit and method is None and model in (None, config.credit.model):
         return config
-    found = credit(method or "cocoa_reward", config.world.kind, model or "learned")
+    usual = config.credit.method if own_credit else "cocoa_reward"
+    found = credit(method or usual, config.world.kind, model or "learned")
     if preset == "cocoa-smoke":
         found = replace(found, **_SMOKE_CREDIT)
     if preset == "cocoa-switch":
