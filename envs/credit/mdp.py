@@ -5,6 +5,8 @@ and an action (`Model`). That description is independent of its compiled dynamic
 of the other. Letters: S states, A actions, R reward values, D observation entries.
 """
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -37,7 +39,8 @@ class Model:
     Attributes:
         start: (probability, state) pairs.
         outcomes: (state, action) -> every `Outcome`; given state and action, reward and next state
-            must be independent.
+            must be independent, because tables hold a distribution of each: a state that also says what
+            was just paid makes them so.
         observe: state -> observation, a sequence of numbers.
         is_terminal: whether the episode is over in a state.
         num_actions: A.
@@ -125,8 +128,8 @@ def enumerate_mdp(
 
     Raises:
         ValueError: the environment cannot be enumerated or is too large, two states that are not
-            terminal look alike, a reward is not in the list, or the horizon is shorter than an
-            episode.
+            terminal look alike, a reward is not in the list, reward and next state depend on each
+            other, or the horizon is shorter than an episode.
     """
     if isinstance(env, Model):
         model = env
@@ -188,9 +191,21 @@ def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edg
         raise ValueError(f"number of states is {S}; exact tables need a smaller MDP")
     transition, reward_probs = np.zeros((S, A, S)), np.zeros((S, A, len(values)))
     for s, a, following in edges:
+        joint: dict[tuple[int, int], float] = defaultdict(float)
         for p, r, s_next in following:
+            paid = reward_index(r, values)
             transition[s, a, s_next] += p
-            reward_probs[s, a, reward_index(r, values)] += p
+            reward_probs[s, a, paid] += p
+            joint[paid, s_next] += p
+        paid, after = ({key[i] for key in joint} for i in range(2))
+        for i, j in itertools.product(paid, after) if min(len(paid), len(after)) > 1 else ():
+            product = reward_probs[s, a, i] * transition[s, a, j]
+            if abs(joint[i, j] - product) > 1e-6:
+                raise ValueError(
+                    f"reward {values[i]:g} and next state {states[j]!r} follow on state {states[s]!r} "
+                    f"and action {a} with probability {joint[i, j]:g}, but independently with "
+                    f"{product:g}; exact tables need the two to be independent"
+                )
     start = np.zeros(S)
     for p, state in model.start:
         seen = tuple(round(float(x), REWARD_DECIMALS) for x in model.observe(state))

@@ -230,6 +230,15 @@ def test_return_lattice():
         exact.return_support(bad)
     with pytest.raises(ValueError, match="table has shape"):
         exact.table_encoding(mdp, np.zeros(3))
+    # Rewards that all else tells apart are not merged.
+    with pytest.raises(ValueError, match="no multiples of one number"):
+        exact.return_support(mdp.replace(reward_values=np.array([0.0, 1.0, 1.0009])))
+    _, units = exact.return_support(mdp.replace(reward_values=np.array([0.0, 1.0, 1.01])))
+    np.testing.assert_array_equal(units, [0, 100, 101])
+    # What float32 makes of 0.1 and 0.9 adds up over the horizon, and is forgiven.
+    rounded = np.array([0.0, 0.1, 0.9], np.float32).astype(float)
+    _, units = exact.return_support(mdp.replace(reward_values=rounded, horizon=103))
+    np.testing.assert_array_equal(units, [0, 1, 9])
     support, units = exact.return_support(mdp)
     np.testing.assert_array_equal(units, [0, 1, -2])
     assert support.min() >= -4

@@ -192,6 +192,16 @@ def test_random_layouts_differ_and_have_no_tables():
     assert (cells[:, [0, -2, -1]] == [4, 3, 0]).all()
     with pytest.raises(ValueError, match="random_distractors=True"):
         enumerate_mdp(env, env.default_params)
+    # Every apple of an episode's own layout, picked: a fraction of 1, whatever the fixed layout has.
+    env = KeyToDoor(length=6, random_distractors=True, layout_seed=3)
+    for seed in range(20):
+        state, _ = adapter.reset(env, jax.random.key(seed), env.default_params)
+        if np.isin(state.cells, (1, 2)).sum() not in (0, env.num_apples):
+            break
+    for t, action in enumerate(np.asarray(state.cells) % 4):
+        key = jax.random.key(t)
+        state, step = adapter.step(env, key, state, int(action), env.default_params)
+    assert float(step.info["distractors"]) == 1.0
 
 
 def test_auto_reset():
@@ -271,6 +281,8 @@ def test_tree_sizes(overlap):
         (lambda: Interleaving(objects=0), "objects=0"),
         (lambda: Tree(overlap=7), "overlap=7"),
         (lambda: Tree(depth=0), "depth=0"),
+        (lambda: Tree(depth=13, actions=6), "depth=13: allowed are trees whose number of states"),
+        (lambda: Tree(depth=10**9, actions=2), "depth=1000000000"),
         (lambda: Tree(num_rewards=1), "num_rewards=1"),
         (lambda: Tree(seed_offset=-1), "seed_offset=-1"),
         (lambda: reward_index(0.5, np.array([0.0, 1.0])), "reward 0.5 is not in the list"),
@@ -310,6 +322,32 @@ def test_models_are_checked():
         enumerate_mdp(chain(3, 3, observe=lambda s: [s >= 3]))
     with pytest.raises(ValueError, match="number of states exceeds"):
         enumerate_mdp(chain(10**6, 10**6))
+
+
+def test_reward_and_next_state_must_be_independent():
+    """A coin that pays and leads to the room of the winners: tables would let losers in."""
+
+    def model(outcomes):
+        return Model(
+            start=[(1.0, "s")],
+            outcomes=lambda s, a: outcomes if s == "s" else [Outcome(1.0, 0.0, "end")],
+            observe=lambda s: [["s", "won", "lost", "end"].index(s)],
+            is_terminal=lambda s: s == "end",
+            num_actions=2,
+            horizon=2,
+            reward_values=(0.0, 1.0),
+        )
+
+    coin = [Outcome(0.5, 1.0, "won"), Outcome(0.5, 0.0, "lost")]
+    with pytest.raises(ValueError, match=r"follow on state 's' and action 0 with probability") as e:
+        enumerate_mdp(model(coin))
+    assert "need the two to be independent" in str(e.value)
+    two = [
+        Outcome(p * q, r, s)
+        for p, r in ((0.3, 1.0), (0.7, 0.0))
+        for q, s in ((0.4, "won"), (0.6, "lost"))
+    ]
+    assert enumerate_mdp(model(two)).num_states == 4
 
 
 def test_cut_episodes_are_refused():
