@@ -33,9 +33,12 @@ def config_of(method, model):
     return replace(config, train=replace(config.train, batches=10))
 
 
-@pytest.mark.parametrize("method", ["cocoa_reward", "hca_plus"])
+@pytest.mark.parametrize("method", ["cocoa_reward", "hca_plus", "hca"])
 def test_exact_map(method):
+    """Coefficients alone: neither original HCA's model of immediate rewards nor sampled actions."""
     config = config_of(method, "exact")
+    samples = 3 if method == "hca" else 0
+    config = replace(config, credit=replace(config.credit, action_samples=samples))
     built = build_world(config.world)
     policy, model = build_policy(config, built), build_model(config.credit, built)
     state = make_init(config.train, policy, model, 0.0)(jax.random.key(3))
