@@ -29,9 +29,10 @@ def returns_to_go(trajectory: Trajectory) -> Float[Array, " T"]:
 
 def on_taken_action(trajectory: Trajectory, amount: Float[Array, " T"]) -> Float[Array, "T A"]:
     """Table of the score-function term ∇log π(A_t | S_t) x_t."""
-    # 1/π of an action that was not taken may be infinite, and 0 times that is not a number.
-    taken = trajectory.taken > 0
-    return jnp.where(taken, jnp.exp(-trajectory.log_policy) * amount[:, None], 0.0)
+    # 1/π of an action that was not taken may be infinite, and 0 times that is not a number. (A where
+    # would do, but rounds differently once compiled.)
+    inverse = jnp.exp(jnp.minimum(-trajectory.log_policy, 80.0))
+    return trajectory.taken * inverse * amount[:, None]
 
 
 def reinforce(trajectory: Trajectory) -> Float[Array, "T A"]:
