@@ -166,7 +166,7 @@ def test_zero_network_credits_immediate_rewards_only():
 @pytest.mark.parametrize("loss", ["classification", "contrastive"])
 def test_optimum_is_the_exact_ratio(loss):
     """With one logit per (s, u, a), pairs weighted as they occur, both losses have the exact ratio as
-    their minimum; log π as input (Prop. 5) does not change that."""
+    their minimum."""
     with jax.enable_x64(True):
         mdp = random_mdp(3, levels=3)
         policy = softmax(jnp.asarray(random_logits(3, mdp)))

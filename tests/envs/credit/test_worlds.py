@@ -10,13 +10,12 @@ from envs.credit import (
     Interleaving,
     InterleavingParams,
     KeyToDoor,
-    Model,
     Outcome,
     Tree,
     enumerate_mdp,
     exact,
 )
-from envs.credit.mdp import check_horizon, reward_index, unique_rewards
+from envs.credit.mdp import reward_index
 
 LAYOUTS = {
     6: "410230",
@@ -217,7 +216,7 @@ def test_auto_reset():
 
 def test_interleaving_invariants():
     env, params = Interleaving(), InterleavingParams()
-    obs, _, rewards, done, info = walk(env, params, 100, 1000, seed=1)
+    obs, _, rewards, done, _ = walk(env, params, 100, 1000, seed=1)
     over = np.concatenate([np.zeros((1000, 1), bool), done.cumsum(1) > 0], axis=1)
     alive = ~over[:, :-1]
     lengths = alive.sum(1)
@@ -235,9 +234,34 @@ def test_interleaving_invariants():
     np.testing.assert_allclose(rewards[alive], paid, atol=1e-6)
     going_on = after.sum(1) > 0  # all zeros once terminated
     assert (after[row, 14 + context] == ~answer)[going_on].all()
-    assert set(np.unique(info["correct"][alive])) <= {0, 1 / 3, 0.5, np.float32(2 / 3), 1} | set(
-        np.float32([1 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize(
+    ("is_open", "keys", "context", "answer", "action", "correct"),
+    [
+        ([0, 0, 0], [0, 0, 0], 0, False, 1, 1.0),  # one context opened, with its key
+        ([0, 0, 0], [0, 0, 0], 0, False, 0, 0.0),  # without
+        ([1, 0, 0], [1, 0, 0], 1, False, 0, 0.5),  # a second one without
+        ([1, 1, 0], [0, 1, 0], 2, False, 0, 1 / 3),
+        ([1, 1, 0], [0, 1, 0], 0, True, 0, 1.0),  # the one without is answered and closed
+        ([1, 1, 0], [0, 1, 0], 1, True, 0, 0.0),
+        ([1, 0, 0], [0, 0, 0], 0, True, 1, 1.0),  # none is open: nothing is wrong
+    ],
+)
+def test_correct_is_the_share_of_open_contexts_with_a_key(
+    is_open, keys, context, answer, action, correct
+):
+    env = Interleaving(3, 3, 1)
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    state = state.replace(
+        open=jnp.array(is_open, bool),
+        keys=jnp.array(keys, bool),
+        context=jnp.int32(context),
+        answer=jnp.array(answer),
+        flipped=jnp.int32(1),  # the rewarded object is right, action 1
     )
+    info = env.step_env(jax.random.key(1), state, action, env.default_params)[-1]
+    assert float(info["correct"]) == pytest.approx(correct)
 
 
 def test_interleaving_sizes():
@@ -247,6 +271,26 @@ def test_interleaving_sizes():
     full = Interleaving(2, 2, 1)
     mdp = enumerate_mdp(full, full.default_params)
     assert np.isfinite(mdp.transition).all()
+
+
+def test_tree_by_hand():
+    """Spec 5.3 with b = 2 and levels of 1, 3 and 7 states: j' = (2 j + a - 1) mod N, and the reward is
+    ((states above + j + 9973 a + 5) mod 5) - 2."""
+    env = Tree(depth=3, actions=3, overlap=1, seed_offset=5)
+    model = env.model(env.default_params)
+    for (level, position), action, reward, after in (
+        ((0, 0), 0, -2.0, (1, 2)),  # 5; -1 mod 3
+        ((0, 0), 2, -1.0, (1, 1)),  # 19951
+        ((1, 0), 0, -1.0, (2, 6)),  # 6; -1 mod 7
+        ((1, 1), 1, -2.0, (2, 2)),  # 9980
+        ((1, 2), 2, 2.0, (2, 5)),  # 19954
+        ((2, 1), 1, 1.0, (3, -1)),  # 9983; the end
+    ):
+        assert model.outcomes((level, position), action) == [Outcome(1.0, reward, after)]
+        _, state = env.reset_env(jax.random.key(0), env.default_params)
+        state = state.replace(time=jnp.int32(level), position=jnp.int32(position))
+        _, state, paid, _, _ = env.step_env(jax.random.key(0), state, action, env.default_params)
+        assert (float(paid), int(state.time), int(state.position)) == (reward, *after)
 
 
 @pytest.mark.parametrize("overlap", range(4))
@@ -298,82 +342,3 @@ def test_bad_input(make, message):
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def chain(length, horizon, reward=1.0, observe=lambda s: [s]):
-    return Model(
-        start=[(1.0, 0)],
-        outcomes=lambda s, a: [Outcome(1.0, reward if s + 1 == length else 0.0, s + 1)],
-        observe=observe,
-        is_terminal=lambda s: s >= length,
-        num_actions=2,
-        horizon=horizon,
-        reward_values=(0.0, 1.0),
-    )
-
-
-def test_models_are_checked():
-    assert enumerate_mdp(chain(3, 3)).num_states == 4
-    with pytest.raises(ValueError, match="horizon=2 is shorter than an episode"):
-        enumerate_mdp(chain(3, 2))
-    with pytest.raises(ValueError, match=r"reward 0\.3 is not in the list"):
-        enumerate_mdp(chain(3, 3, reward=0.3))
-    with pytest.raises(ValueError, match="have the same observation"):
-        enumerate_mdp(chain(3, 3, observe=lambda s: [s >= 3]))
-    with pytest.raises(ValueError, match="number of states exceeds"):
-        enumerate_mdp(chain(10**6, 10**6))
-
-
-def test_reward_and_next_state_must_be_independent():
-    """A coin that pays and leads to the room of the winners: tables would let losers in."""
-
-    def model(outcomes):
-        return Model(
-            start=[(1.0, "s")],
-            outcomes=lambda s, a: outcomes if s == "s" else [Outcome(1.0, 0.0, "end")],
-            observe=lambda s: [["s", "won", "lost", "end"].index(s)],
-            is_terminal=lambda s: s == "end",
-            num_actions=2,
-            horizon=2,
-            reward_values=(0.0, 1.0),
-        )
-
-    coin = [Outcome(0.5, 1.0, "won"), Outcome(0.5, 0.0, "lost")]
-    with pytest.raises(ValueError, match=r"follow on state 's' and action 0 with probability") as e:
-        enumerate_mdp(model(coin))
-    assert "need the two to be independent" in str(e.value)
-    two = [
-        Outcome(p * q, r, s)
-        for p, r in ((0.3, 1.0), (0.7, 0.0))
-        for q, s in ((0.4, "won"), (0.6, "lost"))
-    ]
-    assert enumerate_mdp(model(two)).num_states == 4
-
-
-def test_cut_episodes_are_refused():
-    """Tables know no clock: of 3 steps they count 4 rewards, from states of every age. So the horizon of
-    a world whose states repeat must leave nearly no episode unfinished."""
-    env = Interleaving(2, 1, 1)
-    with pytest.raises(ValueError, match=r"horizon=3 is shorter than 0\.86 of the episodes"):
-        enumerate_mdp(env, InterleavingParams(3, 0.05))  # 0.95^3 go on
-    with pytest.raises(ValueError, match=r"at most 0\.01 of them"):
-        enumerate_mdp(env, InterleavingParams(80, 0.05))  # 1.7 %
-    mdp = enumerate_mdp(env, InterleavingParams(100, 0.05))  # 0.6 %, the paper's
-    enumerate_mdp(env, InterleavingParams(80, 0.05), cut_tolerance=0.02)
-    # The value of the world that is really cut, by steps in plain numpy, is that of the tables then.
-    kernel, paid = mdp.transition.mean(1), (mdp.reward_probs @ mdp.reward_values).mean(1)
-    true = np.zeros(mdp.num_states)
-    for _ in range(100):
-        true = paid + kernel @ true
-    with jax.enable_x64(True):
-        v = exact.values(mdp, jnp.full((mdp.num_states, 2), 0.5)).v
-    assert mdp.start @ np.asarray(v) == pytest.approx(mdp.start @ true, rel=0.01)
-    with pytest.raises(ValueError, match="horizon=40 is shorter than"):
-        check_horizon(mdp, 40)
-
-
-def test_equal_rewards_are_one():
-    assert unique_rewards([0.1, 0.9, 0.1 + 1e-7]) == (0.0, 0.1, 0.9)
-    env = KeyToDoor(length=103)
-    assert len(env.reward_values(env.make_params(treasure=(0.1,)))) == 3
-    assert len(env.reward_values(env.default_params)) == 4
