@@ -19,8 +19,9 @@ def reproductions(monkeypatch):
     return lambda name: importlib.import_module(f"reproductions.{name}")
 
 
-def test_a_run_of_other_settings_is_refused(reproductions, tmp_path, cache_dir):
+def test_a_run_of_other_settings_is_refused(reproductions, tmp_path, monkeypatch):
     draw, config = reproductions("cocoa_draw"), presets.get("cocoa-smoke", "reinforce")
+    monkeypatch.setattr(draw, "enable_compilation_cache", lambda: None)
     run = run_dir.create(tmp_path / "run", "credit-train", config, num_seeds=2)
     run.set_status("done")
     # Where it was computed does not matter.
