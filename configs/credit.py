@@ -175,7 +175,8 @@ _SMOKE = CreditRunConfig(
     name="cocoa-smoke",
     world=WorldConfig(
         key_to_door=KeyToDoorConfig(length=8),
-        interleaving=InterleavingConfig(contexts=2, max_open=1, objects=1, horizon=20),
+        # Episodes that end early by themselves: exact tables refuse those that are mostly cut.
+        interleaving=InterleavingConfig(contexts=2, max_open=1, objects=1, horizon=30, death=0.2),
         tree=TreeConfig(depth=2, actions=3),
     ),
     train=TrainConfig(batches=20, entropy=0.03, eval_episodes=32, policy_width=16),
@@ -239,9 +240,11 @@ def get(preset: str, method: str | None = None, model: str | None = None) -> Cre
             f"allowed: {', '.join(PRESETS)}"
         )
     config = PRESETS[preset]
-    if method is None and preset.startswith(("cocoa-shadow", "cocoa-perturbed")):
+    own_credit = preset.startswith(("cocoa-shadow", "cocoa-perturbed"))
+    if own_credit and method is None and model in (None, config.credit.model):
         return config
-    found = credit(method or "cocoa_reward", config.world.kind, model or "learned")
+    usual = config.credit.method if own_credit else "cocoa_reward"
+    found = credit(method or usual, config.world.kind, model or "learned")
     if preset == "cocoa-smoke":
         found = replace(found, **_SMOKE_CREDIT)
     if preset == "cocoa-switch":

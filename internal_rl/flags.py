@@ -79,10 +79,10 @@ def check_resumed(args: RunFlags, config: Any, preset: str = "") -> None:
         raise UserError(
             f"preset is {preset!r}; allowed with --resume: {started.name!r}. {run.path} goes on as it was started"
         )
-    settings = dict(_leaves(started, ""))
+    settings = dict(leaves(started))
     changed = [
         f"{name} is {value!r}; allowed with --resume: {settings[name]!r}"
-        for name, value in _leaves(config, "")
+        for name, value in leaves(config)
         if value != settings[name]
     ]
     if args.overwrite:
@@ -93,11 +93,12 @@ def check_resumed(args: RunFlags, config: Any, preset: str = "") -> None:
         raise UserError("; ".join(changed) + f". {run.path} goes on as it was started")
 
 
-def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a nested config with its dotted name."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{f.name}.")
+            yield from leaves(value, f"{prefix}{f.name}.")
         else:
             yield f"{prefix}{f.name}", value
 

@@ -29,7 +29,10 @@ def returns_to_go(trajectory: Trajectory) -> Float[Array, " T"]:
 
 def on_taken_action(trajectory: Trajectory, amount: Float[Array, " T"]) -> Float[Array, "T A"]:
     """Table of the score-function term ∇log π(A_t | S_t) x_t."""
-    return trajectory.taken * jnp.exp(-trajectory.log_policy) * amount[:, None]
+    # 1/π of an action that was not taken may be infinite, and 0 times that is not a number. (A where
+    # would do, but rounds differently once compiled.)
+    inverse = jnp.exp(jnp.minimum(-trajectory.log_policy, 80.0))
+    return trajectory.taken * inverse * amount[:, None]
 
 
 def reinforce(trajectory: Trajectory) -> Float[Array, "T A"]:
@@ -121,7 +124,7 @@ def sample_actions(
     """
     drawn = jax.random.categorical(key, log_policy, axis=-1, shape=(samples, log_policy.shape[0]))
     counts = jnp.sum(jax.nn.one_hot(drawn, log_policy.shape[1], dtype=summed.dtype), axis=0)
-    return summed * counts * jnp.exp(-log_policy) / samples
+    return jnp.where(counts > 0, summed * counts * jnp.exp(-log_policy) / samples, 0.0)
 
 
 def discounted_reinforce(trajectory: Trajectory, discount: float) -> Float[Array, "T A"]:

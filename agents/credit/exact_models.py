@@ -13,16 +13,37 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from agents.credit import estimators
 from agents.credit.config import RETURN_METHODS, VALUE_METHODS, CreditConfig
 from agents.credit.learned import reinforce_model
-from agents.credit.model import CreditModel, WorldSpec, contribution_table, zero_counts
+from agents.credit.model import (
+    IGNORED,
+    CreditModel,
+    WorldSpec,
+    contribution_table,
+    zero_counts,
+)
 from agents.credit.trajectory import LogPolicy, Trajectory
 from envs.credit import exact
-from envs.credit.mdp import FiniteMDP
+from envs.credit.mdp import REWARD_DECIMALS, FiniteMDP
 
 
 def state_index(mdp: FiniteMDP, obs: Float[Array, "T D"]) -> Int[Array, " T"]:
     """Which state of the MDP each observation is."""
     table = jnp.asarray(mdp.observations, obs.dtype)
     return jnp.argmin(jnp.sum(jnp.square(obs[:, None] - table[None]), axis=-1), axis=1)
+
+
+def ignored(mdp: FiniteMDP, batch: Trajectory) -> dict[str, Int[Array, ""]]:
+    """Rewards and states of a batch that the tables do not have: `table` would take the nearest."""
+    values = jnp.asarray(mdp.reward_values, batch.reward.dtype)
+    known = jnp.asarray(mdp.observations, batch.obs.dtype)
+    obs, alive = batch.obs[:, :-1], batch.alive > 0
+    distance = jnp.min(jnp.abs(batch.reward[..., None] - values[None, None]), axis=-1)
+    nearest = known[jax.vmap(lambda x: state_index(mdp, x))(obs)]
+    # As in the enumeration; large numbers carry less than 4 decimals in float32.
+    same = jnp.isclose(obs, nearest, rtol=1e-6, atol=10**-REWARD_DECIMALS).all(-1)
+    return {
+        "unmatched_rewards": jnp.sum(alive & (distance >= 10**-REWARD_DECIMALS), dtype=jnp.int32),
+        "unknown_states": jnp.sum(alive & ~same, dtype=jnp.int32),
+    }
 
 
 def exact_model(
@@ -157,10 +178,11 @@ def _model(
         return {"model": jnp.zeros(shape, kind), "noise": noise}
 
     def update(state: Any, batch: Trajectory | None, policy: LogPolicy, key: PRNGKeyArray):
-        del batch, key  # the true MDP and the policy say it all
+        del key  # the true MDP and the policy say it all
         obs = jnp.asarray(mdp.observations).astype(state["model"].dtype)
         found = compute(jnp.exp(policy(obs))) * state["noise"]
         metrics = {"model_loss": jnp.float32(0.0), "outcomes": jnp.float32(0.0)}
-        return {**state, "model": found}, {**metrics, **zero_counts("unmatched_rewards")}
+        counts = zero_counts(*IGNORED) if batch is None else ignored(mdp, batch)
+        return {**state, "model": found}, {**metrics, **counts}
 
     return CreditModel(init, update, table, expected)

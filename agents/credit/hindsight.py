@@ -6,6 +6,8 @@ has which, so K reward classes cost T K A and the general case, outcomes = steps
 Letters: T steps, K outcomes, A actions, D and E entries of observation and outcome vector.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -14,6 +16,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents.credit.estimators import future_sums
 from agents.credit.networks import Params, linear, linear_init
 from agents.credit.trajectory import Trajectory
+
+_LEAST = 1e-6  # probabilities that the network tells apart from 0
 
 
 @struct.dataclass
@@ -64,9 +68,9 @@ def hypernetwork(
     heads = linear(params["heads"], z)
     bias = _relu_gap(heads[..., : 2 * actions])
     gain = _relu_gap(heads[..., 2 * actions :]).reshape(*z.shape[:2], actions, 2 * actions)
-    # The policy is ε-mixed; the floor only matters to those who use it without.
-    rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), 1e-6))
-    features = jnp.concatenate([log_policy, rest], axis=-1)
+    # The policy is ε-mixed; the floors only matter to those who use it without.
+    rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), _LEAST))
+    features = jnp.concatenate([jnp.maximum(log_policy, math.log(_LEAST)), rest], axis=-1)
     return bias + jnp.einsum("tkaf,tf->tka", gain, features)
 
 
@@ -100,15 +104,23 @@ def _relu_gap(y: Array) -> Array:
 def classification_ratio(
     x: Float[Array, "T K A"], log_policy: Float[Array, "T A"]
 ) -> Float[Array, "T K A"]:
-    """h/π with h = softmax(x + log π), so that Σ_a π (h/π − 1) = 0 by construction."""
-    return jnp.exp(jax.nn.log_softmax(x + log_policy[:, None], axis=-1) - log_policy[:, None])
+    """h/π with h = softmax(x + log π), so that Σ_a π (h/π − 1) = 0 by construction.
+
+    1 (no contribution) for an action of probability 0: h/π is 0/0 there, no data says more, and the
+    gradient multiplies it by ∇π(a) = 0. `exact.ratio_from_hindsight`, which is called eagerly, refuses.
+    """
+    log_policy = log_policy[:, None]
+    ratio = jnp.exp(jax.nn.log_softmax(x + log_policy, axis=-1) - log_policy)
+    return jnp.where(log_policy > -jnp.inf, ratio, 1.0)
 
 
 def contrastive_ratio(
     x: Float[Array, "T K A"], log_policy: Float[Array, "T A"], clip: bool
 ) -> Float[Array, "T K A"]:
-    """h/π = exp(x), with `clip` at most 1/π."""
-    return jnp.exp(jnp.minimum(x, -log_policy[:, None]) if clip else x)
+    """h/π = exp(x), with `clip` at most 1/π; 1 for an action of probability 0, as above."""
+    log_policy = log_policy[:, None]
+    ratio = jnp.exp(jnp.minimum(x, -log_policy) if clip else x)
+    return jnp.where(log_policy > -jnp.inf, ratio, 1.0)
 
 
 def pair_counts(
@@ -128,7 +140,9 @@ def classification_loss(
     x: Float[Array, "T K A"], trajectory: Trajectory, counts: Float[Array, "T K"]
 ) -> Float[Array, ""]:
     """Cross-entropy of the taken action given each later outcome, averaged over pairs (App. D)."""
-    log_h = jax.nn.log_softmax(x + trajectory.log_policy[:, None], axis=-1)
+    log_policy = trajectory.log_policy[:, None]
+    log_h = jax.nn.log_softmax(x + log_policy, axis=-1)
+    log_h = jnp.where(log_policy > -jnp.inf, log_h, 0.0)  # never taken: 0 × log 0
     loss = -jnp.einsum("tka,ta->tk", log_h, trajectory.taken)
     return _pair_mean(loss, counts)
 

@@ -16,6 +16,10 @@ from agents.credit import estimators
 from agents.credit.trajectory import LogPolicy, Trajectory
 from envs.credit.mdp import FiniteMDP
 
+IGNORED = ("unmatched_rewards", "unknown_states")
+"""Counts in a model's metrics of what it cannot credit: rewards without an outcome, and (exact models)
+observations that no state has."""
+
 
 @dataclass(frozen=True)
 class WorldSpec:

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from agents.credit.model import CreditModel
+from agents.credit.model import IGNORED, CreditModel
 from agents.credit.policy import Policy
 from agents.credit.quality import gradient_quality
 from agents.credit.train import MEASUREMENT, TrainConfig, TrainState, World
 from agents.credit.trajectory import LogPolicy, Trajectory, rollouts
-from envs.credit.mdp import FiniteMDP
+from envs.credit.mdp import FiniteMDP, check_horizon
 
 
 def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
-    """All models as one, whose state is a dictionary; tables and bias are those of `main`.
+    """All models as one, whose state is a dictionary; tables, bias and metrics are those of `main`, with
+    the counts of what the others had to ignore as `count/NAME`.
 
     Raises:
         ValueError: there is no model called `main`.
@@ -37,7 +38,13 @@ def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
         found, metrics = {}, {}
         for (name, model), k in zip(models.items(), keys, strict=True):
             found[name], metrics[name] = model.update(state[name], batch, policy, k)
-        return found, metrics[main]
+        ignored = {
+            f"{count}/{name}": metrics[name][count]
+            for name in models
+            for count in IGNORED
+            if name != main and count in metrics[name]
+        }
+        return found, metrics[main] | ignored
 
     return CreditModel(
         init=init,
@@ -61,7 +68,17 @@ def make_measure(
 
     Before it, all models get one more update on a fresh batch, which is thrown away: model and
     policy are then in step.
+
+    Raises:
+        ValueError: the world cuts episodes that the tables count to their end, or its rewards switch,
+            which the tables know nothing of.
     """
+    check_horizon(mdp, world.horizon)
+    if world.params_after is not None and config.switch_at > 0:
+        raise ValueError(
+            f"train.switch_at is {config.switch_at}; allowed: 0, since gradients are measured "
+            "against the tables of one world"
+        )
 
     def measure(state: TrainState) -> dict[str, Array]:
         key = jax.random.fold_in(jax.random.fold_in(state.key, MEASUREMENT), state.step)

@@ -214,15 +214,17 @@ def return_support(mdp: FiniteMDP) -> tuple[np.ndarray, np.ndarray]:
         (float[Z] ascending and containing 0, int[R]).
 
     Raises:
-        ValueError: the rewards are not multiples of one number.
+        ValueError: the rewards are not multiples of one number, so closely that a return of T of them
+            is still right to 4 decimals.
     """
     rewards = np.asarray(mdp.reward_values, np.float64)
     smallest = np.abs(rewards[np.abs(rewards) > 1e-9]).min(initial=np.inf)
     if not np.isfinite(smallest):
         return np.zeros(1), np.zeros(len(rewards), int)
     for divisor in range(1, 101):
-        steps = rewards * divisor / smallest
-        if np.abs(steps - steps.round()).max() < 1e-3:
+        steps, unit = rewards * divisor / smallest, smallest / divisor
+        error = np.abs(steps - steps.round()).max() * unit * mdp.horizon
+        if error < 0.5 * 10**-REWARD_DECIMALS and len(set(steps.round())) == len(rewards):
             break
     else:
         raise ValueError(f"rewards {rewards.tolist()} are no multiples of one number")

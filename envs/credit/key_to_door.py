@@ -167,9 +167,15 @@ class KeyToDoor(environment.Environment[KeyToDoorState, KeyToDoorParams]):
             keys=state.keys + key_picked.astype(jnp.int32),
             apples=state.apples + apple.astype(jnp.int32),
         )
+        if self.random_distractors:  # this episode's apples: picked ones and those on the track
+            on_track = (cells == APPLE_LEFT) | (cells == APPLE_RIGHT)
+            found = state.apples + jnp.sum(on_track, dtype=jnp.int32)
+            apples = jnp.maximum(found, 1).astype(jnp.float32)
+        else:
+            apples = max(self.num_apples, 1)
         info = {
             "treasure": (cells[last] == TREASURE).astype(jnp.float32),
-            "distractors": state.apples.astype(jnp.float32) / max(self.num_apples, 1),
+            "distractors": state.apples.astype(jnp.float32) / apples,
         }
         return self.get_obs(state), state, reward, self.is_terminated(state, params), info
 
@@ -207,7 +213,7 @@ class KeyToDoor(environment.Environment[KeyToDoorState, KeyToDoorParams]):
 
     @property
     def num_apples(self) -> int:
-        """Distractors in the layout."""
+        """Distractors in the fixed layout; with `random_distractors` every episode has its own."""
         return int(np.isin(self.layout(), (APPLE_LEFT, APPLE_RIGHT)).sum())
 
     def reward_values(self, params: KeyToDoorParams) -> tuple[float, ...]:

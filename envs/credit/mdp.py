@@ -5,6 +5,8 @@ and an action (`Model`). That description is independent of its compiled dynamic
 of the other. Letters: S states, A actions, R reward values, D observation entries.
 """
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -15,6 +17,9 @@ from flax import struct
 
 REWARD_DECIMALS = 4
 """Rewards and observations that agree to this many decimals are the same (spec section 4)."""
+CUT_TOLERANCE = 0.01
+"""Share of episodes that may go on after the horizon before exact tables are refused: the tables know
+no clock, so they count rewards that a cut episode never gets."""
 _MAX_STATES = 20_000
 _MAX_TABLE_BYTES = 2 * 1024**3
 
@@ -34,7 +39,8 @@ class Model:
     Attributes:
         start: (probability, state) pairs.
         outcomes: (state, action) -> every `Outcome`; given state and action, reward and next state
-            must be independent.
+            must be independent, because tables hold a distribution of each: a state that also says what
+            was just paid makes them so.
         observe: state -> observation, a sequence of numbers.
         is_terminal: whether the episode is over in a state.
         num_actions: A.
@@ -104,7 +110,12 @@ def unique_rewards(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(kept)
 
 
-def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> FiniteMDP:
+def enumerate_mdp(
+    env: Any,
+    params: Any = None,
+    horizon: int | None = None,
+    cut_tolerance: float = CUT_TOLERANCE,
+) -> FiniteMDP:
     """Tables of an environment, in float64, by breadth-first search from its start states.
 
     States are identified by their observation, so terminal states that look alike are one state.
@@ -113,11 +124,12 @@ def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> F
         env: an environment with a method `model(params)`, or a `Model`.
         params: the environment's parameters.
         horizon: number of steps that are counted; default: the model's own.
+        cut_tolerance: see `check_horizon`.
 
     Raises:
         ValueError: the environment cannot be enumerated or is too large, two states that are not
-            terminal look alike, a reward is not in the list, or the horizon is shorter than an
-            episode.
+            terminal look alike, a reward is not in the list, reward and next state depend on each
+            other, or the horizon is shorter than an episode.
     """
     if isinstance(env, Model):
         model = env
@@ -133,7 +145,7 @@ def enumerate_mdp(env: Any, params: Any = None, horizon: int | None = None) -> F
             f"horizon={horizon} is shorter than an episode; allowed: at least {model.horizon}"
         )
     index, states, edges = _search(model)
-    return _tables(model, horizon, index, states, edges)
+    return _tables(model, horizon, cut_tolerance, index, states, edges)
 
 
 def _search(model: Model):
@@ -173,15 +185,27 @@ def _search(model: Model):
     return index, states, edges
 
 
-def _tables(model: Model, horizon: int, index, states, edges) -> FiniteMDP:
+def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edges) -> FiniteMDP:
     S, A, values = len(states), model.num_actions, np.asarray(model.reward_values, np.float64)
     if S * A * S * 8 > _MAX_TABLE_BYTES:
         raise ValueError(f"number of states is {S}; exact tables need a smaller MDP")
     transition, reward_probs = np.zeros((S, A, S)), np.zeros((S, A, len(values)))
     for s, a, following in edges:
+        joint: dict[tuple[int, int], float] = defaultdict(float)
         for p, r, s_next in following:
+            paid = reward_index(r, values)
             transition[s, a, s_next] += p
-            reward_probs[s, a, reward_index(r, values)] += p
+            reward_probs[s, a, paid] += p
+            joint[paid, s_next] += p
+        paid, after = ({key[i] for key in joint} for i in range(2))
+        for i, j in itertools.product(paid, after) if min(len(paid), len(after)) > 1 else ():
+            product = reward_probs[s, a, i] * transition[s, a, j]
+            if abs(joint[i, j] - product) > 1e-6:
+                raise ValueError(
+                    f"reward {values[i]:g} and next state {states[j]!r} follow on state {states[s]!r} "
+                    f"and action {a} with probability {joint[i, j]:g}, but independently with "
+                    f"{product:g}; exact tables need the two to be independent"
+                )
     start = np.zeros(S)
     for p, state in model.start:
         seen = tuple(round(float(x), REWARD_DECIMALS) for x in model.observe(state))
@@ -195,7 +219,7 @@ def _tables(model: Model, horizon: int, index, states, edges) -> FiniteMDP:
         terminal=np.array([model.is_terminal(s) for s in states], bool),
         horizon=horizon,
     )
-    check_mdp(mdp)
+    check_mdp(mdp, cut_tolerance)
     return mdp
 
 
@@ -213,9 +237,9 @@ def reward_index(reward: float, values: np.ndarray) -> int:
     return best
 
 
-def check_mdp(mdp: FiniteMDP) -> None:
+def check_mdp(mdp: FiniteMDP, cut_tolerance: float = CUT_TOLERANCE) -> None:
     """Raise ValueError unless the tables are distributions, terminal states are absorbing and pay
-    nothing, and no episode without a cycle is longer than the horizon."""
+    nothing, and the horizon is long enough for `check_horizon`."""
     for name in ("transition", "reward_probs", "start"):
         table = np.asarray(getattr(mdp, name))
         error = np.abs(table.sum(-1) - 1.0).max()
@@ -226,11 +250,42 @@ def check_mdp(mdp: FiniteMDP) -> None:
     paid = (np.asarray(mdp.reward_probs) @ np.abs(np.asarray(mdp.reward_values)))[terminal]
     if stays.size and (stays.min() < 1 - 1e-6 or paid.max() > 0):
         raise ValueError("terminal states must be absorbing and pay nothing")
+    check_horizon(mdp, mdp.horizon, cut_tolerance)
+
+
+def check_horizon(mdp: FiniteMDP, horizon: int, cut_tolerance: float = CUT_TOLERANCE) -> None:
+    """Raise ValueError where `horizon` steps are too few for the episodes of an MDP.
+
+    Where no state repeats, none may be longer. Elsewhere any horizon cuts some, and at most a share
+    of `cut_tolerance` may be cut under the uniform policy. (The worst policy would refuse every world
+    in which an agent can wait.)
+    """
     longest = _longest_episode(mdp)
-    if longest is not None and longest > mdp.horizon:
+    if longest is not None:
+        if longest > horizon:
+            raise ValueError(
+                f"horizon={horizon} is shorter than an episode; allowed: at least {longest}"
+            )
+        return
+    alive = _alive_after(mdp, horizon)
+    if alive > cut_tolerance:
         raise ValueError(
-            f"horizon={mdp.horizon} is shorter than an episode; allowed: at least {longest}"
+            f"horizon={horizon} is shorter than {alive:.2g} of the episodes; allowed: one that cuts "
+            f"at most {cut_tolerance:g} of them (under the uniform policy)"
         )
+
+
+def _alive_after(mdp: FiniteMDP, horizon: int) -> float:
+    """Probability that an episode of the uniform policy goes on after `horizon` steps."""
+    kernel = np.asarray(mdp.transition, np.float64).mean(1)
+    alive = ~np.asarray(mdp.terminal)
+    # Few states follow on each, so sums over the entries are far cheaper than dense products.
+    source, target = np.nonzero(kernel * (alive[:, None] & alive[None]))
+    weight = kernel[source, target]
+    share = np.asarray(mdp.start, np.float64) * alive
+    for _ in range(horizon):
+        share = np.bincount(target, share[source] * weight, minlength=mdp.num_states)
+    return float(share.sum())
 
 
 def _longest_episode(mdp: FiniteMDP) -> int | None:

@@ -65,6 +65,16 @@ class Tree(environment.Environment[TreeState, environment.EnvParams]):
             raise ValueError(f"num_rewards={self.num_rewards}: allowed is 2 or more")
         if self.seed_offset < 0:
             raise ValueError(f"seed_offset={self.seed_offset}: allowed is 0 or more")
+        size = states = 1
+        for _ in range(self.depth - 1):
+            size = (self.actions - self.overlap) * size + self.overlap
+            states += size
+            # What rewards are computed from must fit into an int32 of the compiled world.
+            if states + self.actions * self.prime + self.seed_offset >= 2**31:
+                raise ValueError(
+                    f"depth={self.depth}: allowed are trees whose number of states (plus seed_offset "
+                    "and actions times prime) stays below 2147483648"
+                )
 
     # Gymnax interface
 

@@ -16,6 +16,7 @@ from agents.credit import CreditConfig, TrainConfig
 from configs import credit as presets
 from internal_rl.config import RuntimeConfig
 from internal_rl.credit.config import CreditRunConfig, ShadowConfig, WorldConfig
+from internal_rl.errors import UserError
 from internal_rl.family import run_family
 from internal_rl.flags import (
     RunFlags,
@@ -108,6 +109,13 @@ def parse(name: str, argv: Sequence[str]) -> Choice:
     else:
         usual = "cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET
         method, model = flag(argv, "method"), flag(argv, "model")
+        if not issubclass(command, _Run) and (method or model):
+            named, value = ("method", method) if method else ("model", model)
+            instead = "--methods" if command is Variance else "it reports all of them"
+            raise UserError(
+                f"{named} is {value!r}; allowed for credit {name}: not set, as it measures exact models "
+                f"({instead})"
+            )
         config = presets.get(flag(argv, "preset") or usual, method, model)
     values = {
         f.name: getattr(config, f.name)
@@ -142,6 +150,25 @@ def _config(args: _Run) -> CreditRunConfig:
     return config
 
 
+def _check_used(args: Choice, used: Sequence[str]) -> None:
+    """Refuse settings of `credit` and `train` that a command would only ignore.
+
+    Raises:
+        UserError: one is not the preset's, and not among `used`.
+    """
+    usual = presets.get(args.preset)
+    if (args.method, args.model) != (usual.credit.method, usual.credit.model):
+        usual = presets.get(args.preset, args.method, args.model)
+    for group in ("credit", "train"):
+        for f in dataclasses.fields(getattr(usual, group)):
+            name, value = f"{group}.{f.name}", getattr(getattr(args, group), f.name)
+            expected = getattr(getattr(usual, group), f.name)
+            if name not in used and value != expected:
+                raise UserError(
+                    f"{name} is {value!r}; allowed here: {expected!r}, since nothing would change"
+                )
+
+
 def _train(args: Train) -> None:
     from internal_rl.credit.run import run_train
 
@@ -152,7 +179,15 @@ def _train(args: Train) -> None:
 def _shadow(args: Shadow) -> None:
     from internal_rl.credit.run import run_shadow
 
-    run = run_shadow(_config(args), args.run, **run_flags(args))
+    config = _config(args)
+    if not args.resume and args.credit.model == "exact":
+        # Shadowed models bring their own rates: these would be those of the acting model alone.
+        learned = ("model_rate", "trace", "mask_zero_reward", "hindsight_clip")
+        names = {f"credit.{f.name}" for f in dataclasses.fields(CreditConfig)}
+        names -= {f"credit.{name}" for name in learned}
+        train = {f"train.{f.name}" for f in dataclasses.fields(TrainConfig)}
+        _check_used(args, (*names, *train))
+    run = run_shadow(config, args.run, **run_flags(args))
     print(f"credit shadow: done, in {run.path}")
 
 
@@ -161,6 +196,10 @@ def _variance(args: Variance) -> None:
 
     if args.output is not None:
         check_output(args.output, args.overwrite)
+    used = ("epsilon", "first_state_only", "eval_episodes", "policy_width")
+    if args.uniform:  # mixing changes nothing, and there is no network
+        used = ("first_state_only", "eval_episodes")
+    _check_used(args, ("credit.perturbation", *(f"train.{name}" for name in used)))
     result = variance_report(resolve(args), args.methods, args.groups, uniform=args.uniform)
     report(result, args.output)
 
@@ -170,6 +209,7 @@ def _exact(args: Exact) -> None:
 
     if args.output is not None:
         check_output(args.output, args.overwrite)
+    _check_used(args, ("credit.perturbation",))
     report(exact_report(resolve(args)), args.output)
 
 

@@ -1,5 +1,6 @@
 """How much each query is credited for each answer in task interleaving (COCOA, Fig. 4C)."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -34,6 +35,8 @@ def contribution_map(
         episodes: sampled for the mean.
         refresh: recompute the credit model at the state's policy first; for exact models.
     """
+    # Over all actions, also where training samples some of them.
+    config = replace(config, credit=replace(config.credit, action_samples=0))
     built = build_world(config.world)
     env = built.world.env
     if not isinstance(env, Interleaving) or config.credit.method not in HINDSIGHT_METHODS:
@@ -91,11 +94,16 @@ def _sums(
     reward = trajectory.reward * trajectory.alive
     context, answer = obs[:, :contexts], obs[:, contexts]
 
+    def table_of(paid: Array) -> Float[Array, "T A"]:
+        return model.table(credit, trajectory.replace(reward=paid), jax.random.key(0))  # pyright: ignore[reportAttributeAccessIssue]
+
+    unpaid = table_of(jnp.zeros_like(reward))  # 0, but for original HCA, whose r̂ is in every row
+
     def of_reward(step: Array) -> Float[Array, " T"]:
         # A table is linear in the rewards, so an episode that is paid at one step only has w(s_t, a,
         # u_t') R_t' in its rows before that step: every estimator's coefficients, learned or exact.
         only = jnp.where(jnp.arange(steps) == step, reward, 0.0)
-        table = model.table(credit, trajectory.replace(reward=only), jax.random.key(0))  # pyright: ignore[reportAttributeAccessIssue]
+        table = table_of(only) - unpaid
         size = jnp.sum(policy * jnp.abs(table), axis=1)
         return size / jnp.where(reward[step] > 0, reward[step], 1.0)
 

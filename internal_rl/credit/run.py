@@ -1,7 +1,8 @@
 """Credit-assignment runs: directories in, directories out."""
 
 import dataclasses
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,30 @@ from agents.credit.train import (
 )
 from agents.credit.trajectory import rollouts
 from internal_rl.credit.config import CreditRunConfig
-from internal_rl.credit.world import BuiltWorld, build_world, tables, validate
+from internal_rl.credit.world import (
+    BuiltWorld,
+    build_world,
+    learns_features,
+    shadow_features,
+    tables,
+    validate,
+    validate_shadow,
+)
 from internal_rl.errors import UserError
 from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.runs.seeds import seed_mesh, split
+
+# Settings that all learned models of a shadow run take from `credit`.
+_SHARED = (
+    "features",
+    "hindsight_width",
+    "value_width",
+    "hindsight_loss",
+    "clip_ratio",
+    "q_bootstrap",
+)
 
 
 def run_train(
@@ -48,9 +67,11 @@ def run_train(
     model, policy = build_model(config.credit, built), build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
     state = _start(config, init, seeds)
-    if config.credit.method == "cocoa_feature" and config.credit.model == "learned" and not resume:
-        state = _with_features(config, built, policy, state, seeds)
-    burn_in = config.credit.features.burn_in if config.credit.method == "cocoa_feature" else 0
+    learns = learns_features(config.credit)
+    if learns and not resume:
+        found = _trained_features(config, built, policy, state, seeds)
+        state = state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
+    burn_in = config.credit.features.burn_in if learns else 0
     evaluate = make_evaluate(config.train, built.world, policy)
     loop.run(
         f"credit {config.credit.method}",
@@ -64,6 +85,7 @@ def run_train(
         headline="return",
         seeds_axis=seeds > 1,
         extra_metrics=_of_seeds(config, evaluate, jax.vmap(evaluate), seeds),
+        check=_check(config, built),
         resume=resume,
         progress=progress,
     )
@@ -88,8 +110,11 @@ def run_shadow(
     together = parallel_model(models, "main")
     init = make_init(config.train, policy, together, config.credit.policy_rate)
     state = _start(config, init, seeds)
-    if "cocoa_feature" in models and not resume:
-        state = _with_features(config, built, policy, state, seeds, "cocoa_feature")
+    with_features = shadow_features(config)
+    if with_features and not resume:
+        found = _trained_features(config, built, policy, state, seeds)
+        trained = {name: {**state.credit[name], "features": found} for name in with_features}
+        state = state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
     measure = make_measure(
         config.train, built.world, policy, models, mdp, config.shadow.first_state_only
     )
@@ -102,7 +127,7 @@ def run_shadow(
             policy,
             together,
             config.credit.policy_rate,
-            burn_in=config.credit.features.burn_in,
+            burn_in=config.credit.features.burn_in if with_features else 0,
         ),
         total_steps=config.train.batches,
         runtime=config.runtime,
@@ -111,6 +136,7 @@ def run_shadow(
         seeds_axis=seeds > 1,
         # Seed by seed: the gradients of many trajectories and estimators need much memory.
         extra_metrics=_of_seeds(config, measure, lambda state: jax.lax.map(measure, state), seeds),
+        check=_check(config, built),
         resume=resume,
         progress=progress,
     )
@@ -119,14 +145,16 @@ def run_shadow(
 
 def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, CreditModel]:
     """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`, or as
-    `exact_METHOD@PERTURBATION` where that is not 0."""
+    `exact_METHOD@PERTURBATION` where that is not 0.
+
+    Learned ones have their own tuned rates and masks; networks, losses and features are the config's.
+    """
     from configs.credit import shadow_credit
 
     models = {"main": build_model(config.credit, built)}
     for name in config.shadow.methods:
-        credit = dataclasses.replace(
-            shadow_credit(name, config.world.kind), features=config.credit.features
-        )
+        shared = {field: getattr(config.credit, field) for field in _SHARED}
+        credit = dataclasses.replace(shadow_credit(name, config.world.kind), **shared)
         models[name] = build_model(credit, built)
     for name in config.shadow.exact_methods:
         for size in config.shadow.perturbations:
@@ -179,15 +207,44 @@ def _of_seeds(config: CreditRunConfig, one: Callable, many: Callable, seeds: int
     return jax.jit(split(many, seed_mesh(config.runtime, seeds)) if seeds > 1 else one)
 
 
-def _with_features(
-    config: CreditRunConfig,
-    built: BuiltWorld,
-    policy: Policy,
-    state: TrainState,
-    seeds: int,
-    name: str | None = None,
-) -> TrainState:
-    """Put trained features into a state: data of the untrained policy, one network per seed."""
+def _check(config: CreditRunConfig, built: BuiltWorld) -> Callable[[Mapping[str, Any]], str | None]:
+    """What is wrong with a metrics line: numbers that are not finite, rewards without an outcome."""
+    with_features = shadow_features(config)
+
+    def check(metrics: Mapping[str, Any]) -> str | None:
+        for name, value in metrics.items():
+            kind, _, model = name.partition("/")
+            if kind == "unmatched_rewards" and np.any(np.asarray(value) > 0):
+                if (model or "main") in with_features:
+                    warnings.warn(
+                        "credit.features.max_outcomes is "
+                        f"{config.credit.features.max_outcomes}, and episodes had more distinct "
+                        f"outcomes: {name} rewards were credited to nobody",
+                        stacklevel=2,
+                    )
+                    continue
+                listed = ", ".join(f"{v:g}" for v in built.spec.reward_values)
+                return (
+                    f"{name} is {np.max(value):g}; allowed: 0. The world pays a reward that is not in "
+                    f"its list of possible ones ({listed}), which is credited to nobody"
+                )
+            if kind == "unknown_states" and np.any(np.asarray(value) > 0):
+                return (
+                    f"{name} is {np.max(value):g}; allowed: 0. The world shows observations that no "
+                    "state of its exact tables has"
+                )
+            # Decibels against the exact gradient are infinite where there is no bias or variance.
+            if not model and not np.isfinite(value).all():
+                return f"{name} is not finite; lower the learning rates"
+        return None
+
+    return check
+
+
+def _trained_features(
+    config: CreditRunConfig, built: BuiltWorld, policy: Policy, state: TrainState, seeds: int
+) -> Any:
+    """Parameters of COCOA-feature's frozen network: data of the untrained policy, one network per seed."""
     c, train = config.credit.features, config.train
     params = state.policy[0] if seeds > 1 else jax.tree.map(lambda x: x[None], state.policy[0])
     keys = state.key if seeds > 1 else state.key[None]
@@ -218,14 +275,7 @@ def _with_features(
         )
     )
     found, _ = learn(keys, stacked)
-    if seeds == 1:
-        found = jax.tree.map(lambda x: x[0], found)
-    credit = dict(state.credit)
-    if name is None:
-        credit["features"] = found
-    else:
-        credit[name] = {**credit[name], "features": found}
-    return state.replace(credit=credit)  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.tree.map(lambda x: x[0], found) if seeds == 1 else found
 
 
 def _collect(
@@ -252,5 +302,7 @@ def _open(
         run = run_dir.open_run(path, stage)
         return run, run.load_config(CreditRunConfig), run.info["num_seeds"]
     validate(config)
+    if stage == "credit-shadow":
+        validate_shadow(config)
     run = run_dir.create(path, stage, config, overwrite=overwrite, num_seeds=seeds)
     return run, config, seeds

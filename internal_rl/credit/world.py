@@ -1,16 +1,17 @@
 """What a credit config names: environment, its tables, and whether they fit together."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any
 
-from agents.credit import METHODS, World, WorldSpec
-from agents.credit.config import check_credit
+from agents.credit import METHODS, CreditConfig, World, WorldSpec
+from agents.credit.config import RETURN_METHODS, check_credit
 from agents.credit.train import check_train
-from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp
+from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp, exact
 from envs.credit.interleaving import InterleavingParams
-from envs.credit.mdp import unique_rewards
+from envs.credit.mdp import check_horizon, unique_rewards
 from envs.credit.tree import seed_offset_of
 from internal_rl.credit.config import CreditRunConfig, WorldConfig
 from internal_rl.errors import UserError
@@ -28,7 +29,9 @@ class BuiltWorld:
     @cached_property
     def mdp(self) -> FiniteMDP:
         """Exact tables in float64. Raises ValueError where there are none."""
-        return enumerate_mdp(self.world.env, self.world.params)
+        mdp = enumerate_mdp(self.world.env, self.world.params)
+        check_horizon(mdp, self.world.horizon)
+        return mdp
 
 
 def build_world(config: WorldConfig) -> BuiltWorld:
@@ -111,10 +114,60 @@ def validate(config: CreditRunConfig) -> None:
             "world.key_to_door.treasure_after, and only then"
         )
     built = build_world(config.world)
+    if learns_features(config.credit):
+        _check_burn_in(config)
     if config.credit.model == "exact":
         if switches:
             raise UserError("credit.model is 'exact'; allowed: learned where the rewards switch")
-        tables(built)
+        check_lattice("credit.method", [config.credit.method], tables(built))
+
+
+def validate_shadow(config: CreditRunConfig) -> None:
+    """What a shadow run needs besides `validate`: gradients are measured against the tables of one world."""
+    if config.train.switch_at > 0:
+        raise UserError(
+            f"train.switch_at is {config.train.switch_at}; allowed in a shadow run: 0, since its exact "
+            "gradients are those of one world"
+        )
+    if shadow_features(config):
+        _check_burn_in(config)
+    mdp = tables(build_world(config.world))
+    check_lattice("credit.method", [config.credit.method], mdp)
+    check_lattice("shadow", (*config.shadow.methods, *config.shadow.exact_methods), mdp)
+
+
+def check_lattice(name: str, methods: Sequence[str], mdp: FiniteMDP) -> None:
+    """Raise UserError if a method of the field `name` needs the distribution of returns, for its exact
+    model or its exact bias, in a world that has none."""
+    for method in methods:
+        if method not in RETURN_METHODS:
+            continue
+        try:
+            exact.return_support(mdp)
+        except ValueError as error:
+            raise UserError(
+                f"{name} has {method!r}; allowed: methods without exact returns, since {error}"
+            ) from None
+
+
+def learns_features(credit: CreditConfig) -> bool:
+    """Whether a model needs features that are trained before it."""
+    return credit.method == "cocoa_feature" and credit.model == "learned"
+
+
+def shadow_features(config: CreditRunConfig) -> tuple[str, ...]:
+    """Names of a shadow run's models that need trained features."""
+    acting = ("main",) if learns_features(config.credit) else ()
+    return acting + tuple(name for name in config.shadow.methods if name == "cocoa_feature")
+
+
+def _check_burn_in(config: CreditRunConfig) -> None:
+    burn_in, batches = config.credit.features.burn_in, config.train.batches
+    if burn_in >= batches:
+        raise UserError(
+            f"credit.features.burn_in is {burn_in}; allowed: below train.batches ({batches}), since "
+            "nothing is learned before"
+        )
 
 
 def tables(built: BuiltWorld) -> FiniteMDP:

@@ -43,6 +43,7 @@ def run(
     seeds_axis: bool = False,
     frozen: Any = None,
     extra_metrics: Callable[[StateT], Mapping[str, Any]] | None = None,
+    check: Callable[[Mapping[str, Any]], str | None] | None = None,
     resume: bool = False,
     tensorboard: bool = True,
     progress: bool = True,
@@ -69,6 +70,7 @@ def run(
             checkpoints.
         extra_metrics: called between chunks with the state; its numbers join the metrics line. They
             must follow from the state alone.
+        check: what is wrong with the numbers of a metrics line, if anything; training then stops.
         resume: go on from the newest checkpoint of `run`, if there is one. Log lines written after
             it are dropped.
         tensorboard: see `Logger`.
@@ -78,8 +80,8 @@ def run(
         The final state.
 
     Raises:
-        UserError: step counts do not fit, the checkpoint is unusable, or the headline metric is not
-            finite.
+        UserError: step counts do not fit, the checkpoint is unusable, the headline metric is not
+            finite, or `check` found something.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the state has been saved and the message says how to
             go on.
     """
@@ -126,6 +128,9 @@ def run(
                 metrics |= jax.device_get(dict(extra_metrics(state)))
             logger.metrics(step, metrics)
             _check_finite(stage_name, headline, metrics, step)
+            wrong = None if check is None else check(metrics)
+            if wrong is not None:
+                raise UserError(f"{stage_name}: step {step}: {wrong}; no checkpoint of it was kept")
             if step % runtime.checkpoint_every == 0 or step >= total_steps:
                 checkpoints.save(step, state)
             logger.timing(step, {"seconds": seconds, "wall_seconds": clock.seconds()})

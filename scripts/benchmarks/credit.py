@@ -41,9 +41,11 @@ METHODS = (
     "q_critic",
     "trajectory_cv",
     "hca_return",
+    "counterfactual_return",
     "cocoa_reward",
     "cocoa_feature",
     "hca_plus",
+    "hca",
 )
 
 

@@ -329,8 +329,8 @@ def fig12(
             rows[f"{method} {size:g}"] = own[-1]
         errorbar(axes, sizes, own, COLOURS[method], method)
         if method in paper.FIG12 and length == 103:
-            line = {"color": COLOURS[method], **MARK}
-            axes.plot(paper.FIG12_PERTURBATIONS, paper.FIG12[method], **line)
+            marks = paper.FIG12[method]
+            axes.plot(list(marks), list(marks.values()), color=COLOURS[method], **MARK)
     axes.set(xlabel="perturbation", ylabel="SNR in dB, first decision", xscale="log")
     axes.set_title(f"length {length}, exact models perturbed; bars: 95 % interval, {seeds} seeds")
     write(figure, output, rows)

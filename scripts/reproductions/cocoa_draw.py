@@ -13,6 +13,7 @@ from configs import credit as presets
 from internal_rl.credit.config import CreditRunConfig
 from internal_rl.credit.run import run_train
 from internal_rl.errors import UserError
+from internal_rl.flags import leaves
 from internal_rl.runs.cache import enable_compilation_cache
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, is_run, write_json
@@ -55,13 +56,25 @@ def trained(
 
 
 def finished(function: Any, config: CreditRunConfig, path: Path, seeds: int) -> RunDir:
-    """Start a run, go on with it, or take it as it is if it is done."""
+    """Start a run, go on with it, or take it as it is if it is done.
+
+    Raises:
+        UserError: `path` holds a run of other seeds or settings than asked for (those of `runtime`, which
+            say how to compute and not what, aside).
+    """
     enable_compilation_cache()
     if not is_run(path):
         return function(config, path, seeds=seeds)
     run = RunDir(path)
     if run.info["num_seeds"] != seeds:
         raise UserError(f"{path} has {run.info['num_seeds']} seeds; allowed here: {seeds}")
+    wanted = dict(leaves(config))
+    for name, value in leaves(run.load_config(CreditRunConfig)):
+        if value != wanted[name] and not name.startswith("runtime."):
+            raise UserError(
+                f"{name} of {path} is {value!r}; allowed here: {wanted[name]!r}. "
+                "Choose another folder with --runs, or move this one away"
+            )
     return run if run.info["status"] == "done" else function(config, path, seeds=seeds, resume=True)
 
 

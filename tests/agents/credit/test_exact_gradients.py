@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 
 from agents.credit import estimators
 from agents.credit.quality import ratios
-from envs.credit import Tree, enumerate_mdp, exact
+from envs.credit import KeyToDoor, Tree, enumerate_mdp, exact
 from envs.credit.mdp import FiniteMDP
 from tests.agents.credit.paths import covariance, gradients, mean, trajectories
 from tests.envs.credit.mdps import SEEDS, random_logits, random_mdp, softmax
@@ -154,7 +154,7 @@ def test_means_are_exact(seed):
     """Every unbiased estimator's mean over all trajectories is the gradient of V(s0), by autodiff, by
     dynamic programming and by brute force; wrong models have the mean that theory predicts."""
     with jax.enable_x64(True):
-        mdp = random_mdp(seed, levels=3)
+        mdp = random_mdp(seed, levels=3, anywhere=True)
         rng = np.random.default_rng(seed)
         S, A, R = mdp.reward_probs.shape
         extra = {
@@ -165,7 +165,7 @@ def test_means_are_exact(seed):
             "noise": 1.0 + 0.3 * rng.uniform(size=(S, A, len(SUPPORT))),
         }
         logits = jnp.asarray(random_logits(seed, mdp))
-        batch, states, probability = trajectories(mdp, softmax(logits))
+        batch, states, probability = trajectories(mdp, softmax(logits), size=1536)
         assert abs(float(probability.sum()) - 1.0) < TOLERANCE
         total = batch.reward.sum(1)
         extra = jax.tree.map(jnp.asarray, extra)
@@ -298,6 +298,27 @@ def test_tree(overlap):
         np.testing.assert_allclose(
             mean(probability, hca), mean(probability, reinforce), atol=TOLERANCE
         )
+
+
+def test_random_rewards_keep_trajectory_cv_from_being_the_critic():
+    """Spec 10.13: apples pay 0.1 or 0.9 at random, which the true Q cannot tell: TrajCV's score term is
+    off by what each pick paid too much, and by nothing else."""
+    with jax.enable_x64(True):
+        env = KeyToDoor(length=4)
+        mdp = enumerate_mdp(env, env.default_params)
+        logits = jnp.asarray(random_logits(3, mdp))
+        policy = softmax(logits)
+        batch, states, _ = trajectories(mdp, policy, size=1)
+        v = exact.values(mdp, policy)
+        q = v.q[states]
+        critic = jax.vmap(estimators.q_critic)(batch, q) + v.v[states][..., None]
+        cv = jax.vmap(estimators.trajectory_cv)(batch, q)
+        luck = batch.reward - exact.mean_rewards(mdp)[states, batch.action]
+        expected = jax.vmap(
+            lambda t, x: estimators.on_taken_action(t, jax.lax.cumsum(x, reverse=True))
+        )(batch, luck)
+        np.testing.assert_allclose(cv - critic, expected, atol=TOLERANCE)
+        assert np.abs(cv - critic).max() > 1.0
 
 
 @jax.jit

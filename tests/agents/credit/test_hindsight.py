@@ -82,6 +82,39 @@ def test_ratios():
     assert (free > clipped).any()
 
 
+@pytest.mark.parametrize("lowest", [-200.0, -np.inf])
+def test_actions_of_no_probability(lowest):
+    """1/π overflows float32, or is infinite: nothing that an untaken action is multiplied by counts."""
+    t = trajectory([1.0, 0.0, 2.0], steps=3)
+    log_policy = jnp.array([[np.log(0.5), np.log(0.5), lowest]] * 3, jnp.float32)
+    t = t.replace(action=jnp.array([0, 1, 0], jnp.int32), log_policy=log_policy)
+    outcomes = hindsight.reward_outcomes(t, jnp.array([1.0, 2.0]))
+    params = hindsight.hypernetwork_init(jax.random.key(0), 4, 2, 3, width=8)
+    counts = hindsight.pair_counts(t, outcomes, mask_zero_reward=True)
+
+    def loss(params):
+        x = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, log_policy)
+        return hindsight.classification_loss(x, t, counts), x
+
+    (value, x), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, x, gradient)))
+    np.testing.assert_array_equal(estimators.reinforce(t), [[6, 0, 0], [0, 4, 0], [4, 0, 0]])
+    for ratio in (
+        hindsight.classification_ratio(x, log_policy),
+        hindsight.contrastive_ratio(x, log_policy, clip=True),
+    ):
+        assert np.isfinite(estimators.cocoa(t, ratio - 1.0, outcomes.member)).all()
+        if np.isinf(lowest):
+            np.testing.assert_array_equal(ratio[..., 2], 1.0)
+    x = np.zeros((3, 1, 3))
+    zero = hindsight.classification_ratio(jnp.asarray(x), log_policy)
+    np.testing.assert_allclose(zero, 1.0, rtol=1e-5)
+    summed = jnp.ones((3, 3))
+    drawn = estimators.sample_actions(jax.random.key(0), summed, log_policy, 3)
+    np.testing.assert_array_equal(drawn[:, 2], 0.0)
+    np.testing.assert_allclose(drawn.sum(1), 2.0, rtol=1e-5)
+
+
 def test_rewards_that_are_not_listed_are_counted():
     t = trajectory([0.0, 1.0, 0.3, 2.0, 0.7], done_at=4)
     outcomes = hindsight.reward_outcomes(t, jnp.array([1.0, 2.0]))
@@ -133,7 +166,7 @@ def test_zero_network_credits_immediate_rewards_only():
 @pytest.mark.parametrize("loss", ["classification", "contrastive"])
 def test_optimum_is_the_exact_ratio(loss):
     """With one logit per (s, u, a), pairs weighted as they occur, both losses have the exact ratio as
-    their minimum; log π as input (Prop. 5) does not change that."""
+    their minimum."""
     with jax.enable_x64(True):
         mdp = random_mdp(3, levels=3)
         policy = softmax(jnp.asarray(random_logits(3, mdp)))

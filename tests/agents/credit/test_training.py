@@ -77,6 +77,23 @@ def test_every_method_learns_from_a_batch():
             assert any((np.asarray(x) != np.asarray(y)).any() for x, y in pairs), name
 
 
+def test_exact_models_count_what_their_tables_lack():
+    model, key = model_of("q_critic", "exact"), jax.random.key(0)
+    acting = POLICY.acting(POLICY.init(key), 0.05)
+
+    @jax.jit
+    def counts(key):
+        batch, _ = rollouts(ENV, PARAMS, acting, key, 5, 3)
+        odd = batch.replace(
+            reward=batch.reward.at[0, 1].add(0.3), obs=batch.obs.at[1, 2:4, 0].add(0.01)
+        )
+        return [model.update(model.init(key), b, acting, key)[1] for b in (batch, odd)]
+
+    fine, odd = counts(key)
+    assert (int(fine["unmatched_rewards"]), int(fine["unknown_states"])) == (0, 0)
+    assert (int(odd["unmatched_rewards"]), int(odd["unknown_states"])) == (1, 2)
+
+
 def test_training_steps():
     state, metrics = train(model_of("cocoa_reward"))
     assert (np.asarray(state.step) == 2).all()

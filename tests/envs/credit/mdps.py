@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from envs.credit.mdp import FiniteMDP, check_mdp
 
 
-def random_mdp(seed, levels=2, width=2, actions=2, rewards=(0.0, 1.0, -2.0), last_only=False):
+def random_mdp(
+    seed, levels=2, width=2, actions=2, rewards=(0.0, 1.0, -2.0), last_only=False, anywhere=False
+):
     """A layered MDP: states of level i lead to random states of level i + 1, some early to the end.
 
-    With `last_only` only the last level pays.
+    With `last_only` only the last level pays; with `anywhere` any state may be the first.
     """
     rng = np.random.default_rng(seed)
     sizes = [1] + [width] * (levels - 1)
@@ -40,6 +42,8 @@ def random_mdp(seed, levels=2, width=2, actions=2, rewards=(0.0, 1.0, -2.0), las
     terminal[end] = True
     start = np.zeros(S)
     start[0] = 1.0
+    if anywhere:
+        start[:end] = rng.dirichlet(np.ones(end))
     mdp = FiniteMDP(
         transition=transition,
         reward_probs=reward_probs,
@@ -48,6 +52,29 @@ def random_mdp(seed, levels=2, width=2, actions=2, rewards=(0.0, 1.0, -2.0), las
         observations=rng.normal(size=(S, 3)),
         terminal=terminal,
         horizon=levels,
+    )
+    check_mdp(mdp)
+    return mdp
+
+
+def cyclic_mdp(seed, states, actions, rewards=(0.0, 1.0, -2.0), horizon=150):
+    """States lead to any others, themselves included, and to the end with at least 0.3 each: less than
+    1e-23 of the episodes go on after the horizon. Any state may be the first."""
+    rng = np.random.default_rng(seed)
+    transition = np.zeros((states + 1, actions, states + 1))
+    transition[:-1] = rng.dirichlet(np.ones(states + 1), size=(states, actions)) * 0.7
+    transition[:-1, :, -1] += 0.3
+    transition[-1, :, -1] = 1.0
+    reward_probs = rng.dirichlet(np.ones(len(rewards)), size=(states + 1, actions))
+    reward_probs[-1] = np.eye(len(rewards))[0]
+    mdp = FiniteMDP(
+        transition=transition,
+        reward_probs=reward_probs,
+        reward_values=np.asarray(rewards, float),
+        start=np.append(rng.dirichlet(np.ones(states)), 0.0),
+        observations=rng.normal(size=(states + 1, 3)),
+        terminal=np.arange(states + 1) == states,
+        horizon=horizon,
     )
     check_mdp(mdp)
     return mdp

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from envs.credit import KeyToDoor, enumerate_mdp, exact
 from envs.credit.enumeration import enumerate_paths
-from tests.envs.credit.mdps import SEEDS, random_logits, random_mdp, softmax
+from tests.envs.credit.mdps import SEEDS, cyclic_mdp, random_logits, random_mdp, softmax
 from tests.internal_rl.small import all_equations
 
 # Shrinking a random MDP costs minutes and makes it no simpler.
@@ -43,19 +44,11 @@ def test_coefficients(seed):
     with jax.enable_x64(True):
         mdp, logits, groups = case(seed)
         policy, found, _ = jax.device_get(tables(mdp, logits, groups))
-        for counts, ratio in found.values():
-            total = np.einsum("sa,sak->sk", policy, counts)
+        for _, ratio in found.values():
             w = ratio - 1
             np.testing.assert_allclose(np.einsum("sa,sak->sk", policy, w), 0, atol=TOLERANCE)
             assert w.min() >= -1 - TOLERANCE
             assert (w <= 1 / policy[:, :, None] - 1 + TOLERANCE).all()
-            # Bayes: h from the joint counts π M, over π.
-            joint = policy[:, :, None] * counts
-            h = joint / np.where(total > 0, total, 1)[:, None]
-            bayes = np.asarray(exact.ratio_from_hindsight(h, policy))
-            np.testing.assert_allclose(
-                np.where(total[:, None] > 0, bayes, 1), ratio, atol=TOLERANCE
-            )
         # n_g-refinements average back to U = R, weighted by how often each follows.
         counts, ratio = found["group"]
         total = np.einsum("sa,sak->sk", policy, counts)
@@ -97,6 +90,77 @@ def test_tables_are_those_of_all_paths(seed):
         index = np.abs(paths.rewards.sum(1)[:, None] - support).argmin(1)
         brute = np.stack([np.bincount(index, weights=f, minlength=len(support)) for f in first])
         np.testing.assert_allclose(returns, brute, atol=TOLERANCE)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_ratios_are_hindsight_over_policy(seed):
+    """Spec 10.3: h(a | s, u) counted over all paths, divided by π, is the forward ratio."""
+    with jax.enable_x64(True):
+        mdp, logits, groups = case(seed)
+        policy, found, _ = jax.device_get(tables(mdp, logits, groups))
+        paths = enumerate_paths(mdp)
+        p = np.asarray(paths.probability(jnp.asarray(policy)))
+        alive = ~paths.done[:, :-1]
+        here = (paths.states[:, :-1, None] == np.arange(mdp.num_states)) * alive[..., None]
+        taken = paths.actions[..., None] == np.arange(mdp.num_actions)
+        paid = np.abs(paths.rewards[..., None] - mdp.reward_values) < 1e-9
+        # The end, and its reward 0, depend on how long they are counted.
+        outcomes = {"state": (here, ~mdp.terminal), "reward": (paid, mdp.reward_values != 0)}
+        for name, (has, use) in outcomes.items():
+            later = np.cumsum((has * alive[..., None])[:, ::-1], axis=1)[:, ::-1]
+            later = np.concatenate([later[:, 1:], np.zeros_like(later[:, :1])], axis=1)
+            joint = np.einsum("n,nts,nta,ntu->sau", p, here, taken, later)
+            total = joint.sum(1, keepdims=True)
+            follows = np.broadcast_to((total > 1e-12) & use, joint.shape)
+            assert follows.any()
+            h = joint / np.where(total > 0, total, 1)
+            ratio = np.asarray(exact.ratio_from_hindsight(h, policy))
+            np.testing.assert_allclose(ratio[follows], found[name][1][follows], atol=TOLERANCE)
+
+
+@settings(max_examples=2, phases=(Phase.explicit, Phase.generate))
+@given(seed=SEEDS, states=st.integers(3, 6), actions=st.integers(2, 4))
+def test_tables_of_worlds_with_cycles(seed, states, actions):
+    """States repeat and episodes start anywhere: with P over the states before the end, visits are
+    Σ_k P^k = (I − P)⁻¹, solved for instead of summed."""
+    with jax.enable_x64(True):
+        mdp = cyclic_mdp(seed, states, actions)
+        policy = np.asarray(softmax(jnp.asarray(random_logits(seed, mdp))))
+        on = ~mdp.terminal
+        kernel = np.einsum("sa,sat->st", policy, mdp.transition)[np.ix_(on, on)]
+        visits = np.linalg.inv(np.eye(on.sum()) - kernel)
+        paid = mdp.reward_probs @ mdp.reward_values
+        v = np.append(visits @ (policy * paid).sum(1)[on], 0.0)
+        found = exact.values(mdp, jnp.asarray(policy))
+        np.testing.assert_allclose(found.v, v, atol=TOLERANCE)
+        np.testing.assert_allclose(found.q, paid + mdp.transition @ v, atol=TOLERANCE)
+        counts = np.asarray(exact.successor_counts(mdp, jnp.asarray(policy)))
+        expected = mdp.transition[..., on] @ visits
+        np.testing.assert_allclose(counts[..., on], expected, atol=TOLERANCE)
+        gradient = exact.expected_gradient(mdp, softmax, jnp.log(policy), found.q)
+
+        def value(logits):
+            pi = softmax(logits)
+            kernel = jnp.einsum("sa,sat->st", pi, mdp.transition)[np.ix_(on, on)]
+            v = jnp.linalg.solve(jnp.eye(len(kernel)) - kernel, jnp.sum(pi * paid, axis=1)[on])
+            return jnp.asarray(mdp.start)[on] @ v
+
+        np.testing.assert_allclose(gradient, jax.grad(value)(jnp.log(policy)), atol=TOLERANCE)
+
+
+def test_a_switch_of_the_treasure_leaves_its_coefficients():
+    """Spec 10.4: w depends on which rewards are told apart, not on what they pay."""
+    with jax.enable_x64(True):
+        env, found = KeyToDoor(length=6, ignore_door=True), []
+        for treasure in (0.2, -0.2):
+            mdp = enumerate_mdp(env, env.make_params(treasure=(treasure,)))
+            policy = softmax(jnp.asarray(random_logits(0, mdp)))
+            counts = exact.outcome_counts(mdp, policy, exact.reward_encoding(mdp))
+            found.append(np.asarray(exact.contribution_ratio(counts, policy)))
+            assert mdp.reward_values[3] == pytest.approx(treasure * 23 / 6)
+        np.testing.assert_allclose(found[0], found[1], atol=TOLERANCE)
+        assert np.abs(found[0][0, :, 3] - 1).min() > 0.1
 
 
 @FEW
@@ -230,6 +294,15 @@ def test_return_lattice():
         exact.return_support(bad)
     with pytest.raises(ValueError, match="table has shape"):
         exact.table_encoding(mdp, np.zeros(3))
+    # Rewards that all else tells apart are not merged.
+    with pytest.raises(ValueError, match="no multiples of one number"):
+        exact.return_support(mdp.replace(reward_values=np.array([0.0, 1.0, 1.0009])))
+    _, units = exact.return_support(mdp.replace(reward_values=np.array([0.0, 1.0, 1.01])))
+    np.testing.assert_array_equal(units, [0, 100, 101])
+    # What float32 makes of 0.1 and 0.9 adds up over the horizon, and is forgiven.
+    rounded = np.array([0.0, 0.1, 0.9], np.float32).astype(float)
+    _, units = exact.return_support(mdp.replace(reward_values=rounded, horizon=103))
+    np.testing.assert_array_equal(units, [0, 1, 9])
     support, units = exact.return_support(mdp)
     np.testing.assert_array_equal(units, [0, 1, -2])
     assert support.min() >= -4

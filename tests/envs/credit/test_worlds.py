@@ -10,13 +10,12 @@ from envs.credit import (
     Interleaving,
     InterleavingParams,
     KeyToDoor,
-    Model,
     Outcome,
     Tree,
     enumerate_mdp,
     exact,
 )
-from envs.credit.mdp import reward_index, unique_rewards
+from envs.credit.mdp import reward_index
 
 LAYOUTS = {
     6: "410230",
@@ -192,6 +191,16 @@ def test_random_layouts_differ_and_have_no_tables():
     assert (cells[:, [0, -2, -1]] == [4, 3, 0]).all()
     with pytest.raises(ValueError, match="random_distractors=True"):
         enumerate_mdp(env, env.default_params)
+    # Every apple of an episode's own layout, picked: a fraction of 1, whatever the fixed layout has.
+    env = KeyToDoor(length=6, random_distractors=True, layout_seed=3)
+    for seed in range(20):
+        state, _ = adapter.reset(env, jax.random.key(seed), env.default_params)
+        if np.isin(state.cells, (1, 2)).sum() not in (0, env.num_apples):
+            break
+    for t, action in enumerate(np.asarray(state.cells) % 4):
+        key = jax.random.key(t)
+        state, step = adapter.step(env, key, state, int(action), env.default_params)
+    assert float(step.info["distractors"]) == 1.0
 
 
 def test_auto_reset():
@@ -207,7 +216,7 @@ def test_auto_reset():
 
 def test_interleaving_invariants():
     env, params = Interleaving(), InterleavingParams()
-    obs, _, rewards, done, info = walk(env, params, 100, 1000, seed=1)
+    obs, _, rewards, done, _ = walk(env, params, 100, 1000, seed=1)
     over = np.concatenate([np.zeros((1000, 1), bool), done.cumsum(1) > 0], axis=1)
     alive = ~over[:, :-1]
     lengths = alive.sum(1)
@@ -225,9 +234,34 @@ def test_interleaving_invariants():
     np.testing.assert_allclose(rewards[alive], paid, atol=1e-6)
     going_on = after.sum(1) > 0  # all zeros once terminated
     assert (after[row, 14 + context] == ~answer)[going_on].all()
-    assert set(np.unique(info["correct"][alive])) <= {0, 1 / 3, 0.5, np.float32(2 / 3), 1} | set(
-        np.float32([1 / 3, 2 / 3])
+
+
+@pytest.mark.parametrize(
+    ("is_open", "keys", "context", "answer", "action", "correct"),
+    [
+        ([0, 0, 0], [0, 0, 0], 0, False, 1, 1.0),  # one context opened, with its key
+        ([0, 0, 0], [0, 0, 0], 0, False, 0, 0.0),  # without
+        ([1, 0, 0], [1, 0, 0], 1, False, 0, 0.5),  # a second one without
+        ([1, 1, 0], [0, 1, 0], 2, False, 0, 1 / 3),
+        ([1, 1, 0], [0, 1, 0], 0, True, 0, 1.0),  # the one without is answered and closed
+        ([1, 1, 0], [0, 1, 0], 1, True, 0, 0.0),
+        ([1, 0, 0], [0, 0, 0], 0, True, 1, 1.0),  # none is open: nothing is wrong
+    ],
+)
+def test_correct_is_the_share_of_open_contexts_with_a_key(
+    is_open, keys, context, answer, action, correct
+):
+    env = Interleaving(3, 3, 1)
+    _, state = env.reset_env(jax.random.key(0), env.default_params)
+    state = state.replace(
+        open=jnp.array(is_open, bool),
+        keys=jnp.array(keys, bool),
+        context=jnp.int32(context),
+        answer=jnp.array(answer),
+        flipped=jnp.int32(1),  # the rewarded object is right, action 1
     )
+    info = env.step_env(jax.random.key(1), state, action, env.default_params)[-1]
+    assert float(info["correct"]) == pytest.approx(correct)
 
 
 def test_interleaving_sizes():
@@ -237,6 +271,26 @@ def test_interleaving_sizes():
     full = Interleaving(2, 2, 1)
     mdp = enumerate_mdp(full, full.default_params)
     assert np.isfinite(mdp.transition).all()
+
+
+def test_tree_by_hand():
+    """Spec 5.3 with b = 2 and levels of 1, 3 and 7 states: j' = (2 j + a - 1) mod N, and the reward is
+    ((states above + j + 9973 a + 5) mod 5) - 2."""
+    env = Tree(depth=3, actions=3, overlap=1, seed_offset=5)
+    model = env.model(env.default_params)
+    for (level, position), action, reward, after in (
+        ((0, 0), 0, -2.0, (1, 2)),  # 5; -1 mod 3
+        ((0, 0), 2, -1.0, (1, 1)),  # 19951
+        ((1, 0), 0, -1.0, (2, 6)),  # 6; -1 mod 7
+        ((1, 1), 1, -2.0, (2, 2)),  # 9980
+        ((1, 2), 2, 2.0, (2, 5)),  # 19954
+        ((2, 1), 1, 1.0, (3, -1)),  # 9983; the end
+    ):
+        assert model.outcomes((level, position), action) == [Outcome(1.0, reward, after)]
+        _, state = env.reset_env(jax.random.key(0), env.default_params)
+        state = state.replace(time=jnp.int32(level), position=jnp.int32(position))
+        _, state, paid, _, _ = env.step_env(jax.random.key(0), state, action, env.default_params)
+        assert (float(paid), int(state.time), int(state.position)) == (reward, *after)
 
 
 @pytest.mark.parametrize("overlap", range(4))
@@ -271,6 +325,8 @@ def test_tree_sizes(overlap):
         (lambda: Interleaving(objects=0), "objects=0"),
         (lambda: Tree(overlap=7), "overlap=7"),
         (lambda: Tree(depth=0), "depth=0"),
+        (lambda: Tree(depth=13, actions=6), "depth=13: allowed are trees whose number of states"),
+        (lambda: Tree(depth=10**9, actions=2), "depth=1000000000"),
         (lambda: Tree(num_rewards=1), "num_rewards=1"),
         (lambda: Tree(seed_offset=-1), "seed_offset=-1"),
         (lambda: reward_index(0.5, np.array([0.0, 1.0])), "reward 0.5 is not in the list"),
@@ -286,34 +342,3 @@ def test_bad_input(make, message):
         make()
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def chain(length, horizon, reward=1.0, observe=lambda s: [s]):
-    return Model(
-        start=[(1.0, 0)],
-        outcomes=lambda s, a: [Outcome(1.0, reward if s + 1 == length else 0.0, s + 1)],
-        observe=observe,
-        is_terminal=lambda s: s >= length,
-        num_actions=2,
-        horizon=horizon,
-        reward_values=(0.0, 1.0),
-    )
-
-
-def test_models_are_checked():
-    assert enumerate_mdp(chain(3, 3)).num_states == 4
-    with pytest.raises(ValueError, match="horizon=2 is shorter than an episode"):
-        enumerate_mdp(chain(3, 2))
-    with pytest.raises(ValueError, match=r"reward 0\.3 is not in the list"):
-        enumerate_mdp(chain(3, 3, reward=0.3))
-    with pytest.raises(ValueError, match="have the same observation"):
-        enumerate_mdp(chain(3, 3, observe=lambda s: [s >= 3]))
-    with pytest.raises(ValueError, match="number of states exceeds"):
-        enumerate_mdp(chain(10**6, 10**6))
-
-
-def test_equal_rewards_are_one():
-    assert unique_rewards([0.1, 0.9, 0.1 + 1e-7]) == (0.0, 0.1, 0.9)
-    env = KeyToDoor(length=103)
-    assert len(env.reward_values(env.make_params(treasure=(0.1,)))) == 3
-    assert len(env.reward_values(env.default_params)) == 4

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from agents.credit import METHODS
+from agents.credit.features import features_init
 from configs import credit as presets
-from internal_rl.credit import cli
+from internal_rl.credit import cli, measure
+from internal_rl.credit import run as runs
 from internal_rl.credit.measure import variance_report
 from internal_rl.credit.world import validate
 from internal_rl.errors import UserError
@@ -16,6 +19,18 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir
 
 SMALL = ["--preset", "cocoa-smoke", "--train.eval-episodes", "8", "--world.key-to-door.length", "5"]
+LEARNED = ["--method", "reinforce", "--shadow.methods", "reinforce"]
+SWITCH = ["--world.key-to-door.treasure-after", "-0.2", "--train.switch-at", "5", *LEARNED]
+ODD = [*SMALL, "--world.key-to-door.distractor", "0.1", "0.3141592"]
+BURN = ["--train.batches", "10", "--credit.features.burn-in", "10"]
+CUT = [
+    "--preset",
+    "cocoa-smoke",
+    "--world.kind",
+    "interleaving",
+    "--world.interleaving.horizon",
+    "2",
+]
 SHORT = ["--runtime.log-every", "2", "--runtime.checkpoint-every", "2"]
 
 
@@ -31,7 +46,7 @@ def _cache(cache_dir):
 def test_train_and_resume_repeat_the_numbers(tmp_path):
     """COCOA-feature, since its features are made before the loop; stopped half way and resumed."""
     words = ["train", *SMALL, *SHORT, "--method", "cocoa_feature", "--seeds", "2"]
-    words += ["--no-progress", "--credit.features.burn-in", "2", "--credit.features.steps", "20"]
+    words += ["--no-progress", "--credit.features.burn-in", "1", "--credit.features.steps", "20"]
     assert run(*words, "--run", tmp_path / "whole", "--train.batches", 4) == 0
     whole = read_metrics(RunDir(tmp_path / "whole"))
     assert whole["eval_treasure"].shape == (2, 2)
@@ -75,6 +90,71 @@ def test_shadow(tmp_path):
     assert metrics["bias_db/exact_cocoa_reward@0.3"][0] > -60
 
 
+def test_shadow_trains_the_features_of_every_model(tmp_path, monkeypatch):
+    """Also those of the acting one; before, it would act on its initial weights."""
+    started = {}
+    monkeypatch.setattr(runs.loop, "run", lambda name, state, *_, **__: started.update(s=state))
+    words = ["shadow", *SMALL, "--method", "cocoa_feature", "--shadow.methods", "cocoa_feature"]
+    run(*words, "--credit.features.steps", "2", "--run", tmp_path / "run")
+    credit = started["s"].credit
+    blank = features_init(jax.random.key(0), "gate", 9, 4, 16)["backbone"]
+    for name in ("main", "cocoa_feature"):
+        found = credit[name]["features"]["backbone"]
+        assert found.shape == blank.shape
+        assert not np.array_equal(found, blank), name
+
+
+def test_model_alone_changes_the_acting_model_of_a_shadow_preset():
+    for preset in ("cocoa-shadow-23", "cocoa-perturbed-23"):
+        for model, rate in (("learned", 3e-4), ("exact", 1e-4)):
+            args = cli.parse("shadow", ["--run", "x", "--preset", preset, "--model", model])
+            credit = cli.resolve(args).credit
+            assert (credit.method, credit.model, credit.policy_rate) == ("q_critic", model, rate)
+
+
+def test_shadowed_models_take_their_networks_from_the_flags(monkeypatch):
+    found = {}
+    monkeypatch.setattr(
+        runs, "build_model", lambda credit, built: found.update({credit.method: credit})
+    )
+    words = ["--run", "x", *SMALL, "--method", "q_critic", "--credit.trace", "0.5"]
+    words += ["--credit.value-width", "24", "--credit.hindsight-loss", "contrastive"]
+    config = cli.resolve(cli.parse("shadow", [*words, "--shadow.methods", "advantage", "hca_plus"]))
+    runs.shadow_models(config, runs.build_world(config.world))
+    assert (found["advantage"].value_width, found["advantage"].trace) == (24, 1.0)
+    assert (found["hca_plus"].hindsight_loss, found["hca_plus"].hindsight_width) == (
+        "contrastive",
+        16,
+    )
+
+
+def test_rewards_without_an_outcome_end_training(tmp_path, monkeypatch):
+    build = runs.build_world
+
+    def without_apples(config):
+        built = build(config)
+        spec = dataclasses.replace(built.spec, reward_values=(0.0, 7.0))
+        return dataclasses.replace(built, spec=spec)
+
+    monkeypatch.setattr(runs, "build_world", without_apples)
+    words = ["train", *SMALL, *SHORT, "--no-progress", "--train.batches", 2, "--run"]
+    with pytest.raises(UserError, match=r"unmatched_rewards is \d+; allowed: 0.*\(0, 7\)"):
+        run(*words, tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").glob("*"))
+
+
+def test_what_a_metrics_line_must_not_say():
+    config = presets.get("cocoa-smoke", "cocoa_feature")
+    check = runs._check(config, runs.build_world(config.world))
+    assert check({"return": np.ones(2), "bias_db/main": -np.inf, "unmatched_rewards": 0.0}) is None
+    assert "entropy is not finite" in check({"entropy": np.array([1.0, np.nan])})
+    assert "unknown_states/x is 3" in check({"unknown_states/x": np.array([0.0, 3.0])})
+    # Features may tell more outcomes apart than there is room for: that loses some credit only.
+    with pytest.warns(UserWarning, match="max_outcomes is 16"):
+        assert check({"unmatched_rewards": 2.0}) is None
+    assert "unmatched_rewards/cocoa_reward is 1" in check({"unmatched_rewards/cocoa_reward": 1.0})
+
+
 def test_variance_of_a_tree(tmp_path, capsys):
     tree = ["--world.tree.depth", "2", "--world.tree.actions", "3"]
     output = tmp_path / "variance.json"
@@ -109,6 +189,24 @@ def test_exact(capsys):
     assert max(bias.values()) < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("rewards", "missing"),
+    [
+        (["--world.key-to-door.distractor", "0.1", "0.3141592"], {"hca_return"}),
+        (
+            ["--world.key-to-door.distractor", "0", "--world.key-to-door.treasure", "0"],
+            {"hca_return", "reinforce"},
+        ),
+    ],
+)
+def test_exact_without_a_lattice_or_a_reward(capsys, monkeypatch, rewards, missing):
+    """Valid JSON, and only the numbers that do not exist are missing."""
+    monkeypatch.setattr(measure, "METHODS", ("reinforce", "hca_return"))  # the others take as long
+    assert run("exact", "--preset", "cocoa-smoke", "--world.key-to-door.length", "4", *rewards) == 0
+    report = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert {name for name, bias in report["relative_bias"].items() if bias is None} == missing
+
+
 def test_every_preset_and_method_is_valid():
     for preset in presets.PRESETS:
         for method in METHODS:
@@ -140,6 +238,32 @@ def test_every_preset_and_method_is_valid():
             "no exact tables",
         ),
         (["shadow", "--shadow.methods", "nothing"], "shadow has method 'nothing'"),
+        (["shadow", *SWITCH], "train.switch_at is 5; allowed in a shadow run: 0"),
+        (["shadow", "--world.key-to-door.random-distractors", *LEARNED], "no exact tables"),
+        (
+            ["train", *SMALL, "--method", "cocoa_feature", "--credit.features.burn-in", "20"],
+            r"burn_in is 20; allowed: below train\.batches \(20\)",
+        ),
+        (
+            ["shadow", *SMALL, "--shadow.methods", "cocoa_feature", *BURN],
+            "burn_in is 10; allowed: below train.batches",
+        ),
+        (
+            ["exact", *CUT],
+            "horizon=2 is shorter than 0.64 of the episodes",
+        ),
+        (
+            ["train", *ODD, "--method", "hca_return", "--model", "exact"],
+            "credit.method has 'hca_return'; allowed: methods without exact returns",
+        ),
+        (["shadow", *ODD, "--shadow.methods", "hca_return"], "shadow has 'hca_return'"),
+        (["variance", *ODD, "--methods", "hca_return"], "methods has 'hca_return'"),
+        (["variance", "--method", "hca"], r"method is 'hca'.*--methods"),
+        (["exact", "--model", "exact"], "model is 'exact'; allowed for credit exact: not set"),
+        (["exact", "--train.epsilon", "0.2"], r"train.epsilon is 0.2; allowed here: 0\.05"),
+        (["variance", "--credit.trace", "0.5"], "credit.trace is 0.5; allowed here: 0.9"),
+        (["variance", "--train.epsilon", "0.2"], "train.epsilon is 0.2"),
+        (["shadow", "--credit.model-rate", "0.1"], "credit.model_rate is 0.1; allowed here: 0.003"),
         (["variance", "--methods", "nothing"], "methods has 'nothing'"),
         (["variance", "--groups", "4"], r"groups is \[4\]"),
     ],
