@@ -1,4 +1,4 @@
-"""From estimator to gradient step: `prepare`, `centre` and `loss` on every joint action sequence, float64, no sampling."""
+"""From estimator to gradient step: `prepare`, `centre` and `loss` on every joint action sequence, float64, unsampled."""
 
 from dataclasses import replace
 
