@@ -419,9 +419,16 @@ def with_estimator(config: SocialConfig, estimator: str) -> SocialConfig:
     """`config` with `estimator`, and with that method's objective where `config` is a preset of `OBJECTIVES`.
 
     Everywhere else, and for estimators that the paper has no values of, the objective stays the preset's.
+    Sampled LOLA-DiCE imagines single inner episodes, so a Hawk policy forgets between them.
     """
     objective = OBJECTIVES.get(config.name, {}).get(estimator, config.pool.objective)
-    return replace(config, pool=replace(config.pool, estimator=estimator, objective=objective))
+    policy, naive = config.policy, config.naive
+    if estimator == "lola_dice" and policy.kind == "hawk" and policy.memory == "meta_episode":
+        policy = replace(policy, memory="inner_episode")
+        if config.pool.dynamic_naive:  # copies of the policy
+            naive = replace(naive, policy=policy)
+    pool = replace(config.pool, estimator=estimator, objective=objective)  # pyright: ignore[reportArgumentType]
+    return replace(config, policy=policy, naive=naive, pool=pool)
 
 
 def names(kind: type) -> tuple[str, ...]:

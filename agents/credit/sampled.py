@@ -10,7 +10,7 @@ estimate. Functions act on one episode; `vmap` batches. Letters: N decisions, M 
 of an action, K outcomes, D entries of an observation.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,7 @@ class Decisions:
         return jax.lax.cumsum(self.reward, axis=self.reward.ndim - 1, reverse=True)
 
 
+@runtime_checkable
 class Choices(Protocol):
     """What `Decisions` and `replay.Replay` share: states, what was done there, and the policy."""
 

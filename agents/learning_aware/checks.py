@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 
-def at_least(cfg: Any, low: float, *names: str, prefix: str = "") -> None:
+def at_least(cfg: Any, low: int | float, *names: str, prefix: str = "") -> None:
     """Raise ValueError unless the named fields are finite and at least `low`."""
     for name in names:
         value = getattr(cfg, name)

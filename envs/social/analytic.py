@@ -43,7 +43,7 @@ def returns(
     other: Float[Array, "5"],
     *,
     discount: float = 0.95,
-    payoffs: Payoffs4 = PAYOFFS,
+    payoffs: tuple[float, ...] = PAYOFFS,
     normalised: bool = True,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Both players' discounted returns (J¹, J²).

@@ -135,11 +135,11 @@ def validate_social(config: SocialConfig) -> None:
 def _check_learning(config: SocialConfig) -> None:
     """Policies that the pool's way of learning cannot train."""
     policy, pool = config.policy, config.pool
-    critic = policy.kind == "hawk" or (policy.kind == "tabular" and policy.critic)
+    critic = policy.kind in ("hawk", "gru") or (policy.kind == "tabular" and policy.critic)
     if pool.objective.algorithm != "reinforce" and not critic:
         raise UserError(
             f"policy.kind is '{policy.kind}' without a critic and pool.objective.algorithm is "
-            f"'{pool.objective.algorithm}'; allowed: policy.critic True (kind tabular), kind hawk, or reinforce"
+            f"'{pool.objective.algorithm}'; allowed: policy.critic True (kind tabular), kind hawk or gru, or reinforce"
         )
     # Its imagined games are single inner episodes from the first step, which is all of the policy that they train.
     one_episode = policy.kind == "tabular" or (

@@ -252,7 +252,7 @@ def test_log_loss_is_bounded_by_the_prior_weight():
 def surprise(belief, actions, others):
     """Summed log-loss of a belief's predictions along one history."""
     total = 0.0
-    for a, b in zip(actions, others, strict=True):
+    for a, b in zip(map(int, actions), map(int, others), strict=True):
         total -= np.log(predict_self(belief)[a] * predict_other(belief, a)[b])
         belief = observe_percept(observe_action(belief, a), a, b)
     return total

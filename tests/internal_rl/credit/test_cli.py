@@ -113,10 +113,13 @@ def test_model_alone_changes_the_acting_model_of_a_shadow_preset():
 
 
 def test_shadowed_models_take_their_networks_from_the_flags(monkeypatch):
-    found = {}
-    monkeypatch.setattr(
-        runs, "build_model", lambda credit, built: found.update({credit.method: credit})
-    )
+    found, build = {}, runs.build_model
+
+    def seen(credit, built):
+        found[credit.method] = credit
+        return build(credit, built)
+
+    monkeypatch.setattr(runs, "build_model", seen)
     words = ["--run", "x", *SMALL, "--method", "q_critic", "--credit.trace", "0.5"]
     words += ["--credit.value-width", "24", "--credit.hindsight-loss", "contrastive"]
     config = cli.resolve(cli.parse("shadow", [*words, "--shadow.methods", "advantage", "hca_plus"]))
@@ -150,7 +153,7 @@ def test_what_a_metrics_line_must_not_say():
     assert "entropy is not finite" in check({"entropy": np.array([1.0, np.nan])})
     assert "unknown_states/x is 3" in check({"unknown_states/x": np.array([0.0, 3.0])})
     # Features may tell more outcomes apart than there is room for: that loses some credit only.
-    with pytest.warns(UserWarning, match="max_outcomes is 16"):
+    with pytest.warns(UserWarning, match="max_outcomes is 8"):
         assert check({"unmatched_rewards": 2.0}) is None
     assert "unmatched_rewards/cocoa_reward is 1" in check({"unmatched_rewards/cocoa_reward": 1.0})
 

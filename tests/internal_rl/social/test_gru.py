@@ -9,7 +9,7 @@ import pytest
 
 from agents.learning_aware import population
 from agents.learning_aware.estimators import ESTIMATORS
-from agents.learning_aware.objectives import prepare
+from agents.learning_aware.objectives import centre, prepare
 from agents.learning_aware.policies import random_tables
 from agents.learning_aware.shaping import MetaEpisode
 from configs import social as presets
@@ -105,6 +105,7 @@ def test_advantages_and_targets_by_hand():
         info={},
     )
     chains = prepare(fixed, {}, episode, ESTIMATORS["batch_unaware"], settings, 3)
+    chains = centre(chains, 2, settings)
     np.testing.assert_allclose(chains.signal, advantage - advantage.mean(), atol=1e-6)
     np.testing.assert_allclose(chains.target, target, atol=1e-6)
 
