@@ -1,4 +1,4 @@
-"""Every setting of the learning-aware experiments, as frozen dataclasses. Presets are in `configs/social.py`."""
+"""Every setting of the learning-aware experiments, as frozen dataclasses. Presets are in `configs/social/`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
