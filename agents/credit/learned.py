@@ -188,10 +188,7 @@ def hindsight_model(
                 counts = hindsight.pair_counts(trajectory, outcome, config.mask_zero_reward)
                 return function(logits(params, trajectory, outcome), trajectory, counts)
 
-            if all_pairs and jax.default_backend() == "cpu":
-                # As in `one_at_a_time`, but differentiable.
-                return jnp.mean(jax.lax.map(lambda pair: one(*pair), (batch, found)))
-            return jnp.mean(jax.vmap(one)(batch, found))
+            return batch_mean(one, batch, found, loop=all_pairs)
 
         net, value = fit_step(optimizer, loss, state["net"])
         state = {**state, "net": net}

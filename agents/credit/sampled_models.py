@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from agents.credit import sampled
 from agents.credit.config import SampledCreditConfig, check_sampled
 from agents.credit.estimators import future_sums
+from agents.credit.model import batch_mean
 from agents.credit.networks import Params, adamw, fit_step, linear, linear_init, mlp, mlp_init
 from agents.credit.replay import Replay, empty, remember
 from agents.credit.sampled import Choices, Decisions, Weights
@@ -113,11 +114,10 @@ def ratio_loss(
     return -jnp.sum(counts * (jax.nn.log_sigmoid(x_taken) + others), axis=0)
 
 
-def kind_mean(losses: Float[Array, "B K"], counts: Float[Array, "B K"]) -> Float[Array, ""]:
-    """Each outcome's mean loss, averaged over the outcomes that occur."""
-    total = jnp.sum(counts, axis=0)
-    each = jnp.sum(losses, axis=0) / jnp.maximum(total, 1.0)
-    return jnp.sum(each) / jnp.maximum(jnp.sum((total > 0).astype(each.dtype)), 1.0)
+def kind_mean(losses: Float[Array, " K"], counts: Float[Array, " K"]) -> Float[Array, ""]:
+    """Each outcome's mean loss (summed losses over counts), averaged over the outcomes that occur."""
+    each = losses / jnp.maximum(counts, 1.0)
+    return jnp.sum(each) / jnp.maximum(jnp.sum((counts > 0).astype(each.dtype)), 1.0)
 
 
 def _ratio_model(
@@ -183,10 +183,10 @@ def _ratio_model(
     def fit(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, Array]:
         """One gradient step."""
         if method == "cocoa_feature":
-            loss = lambda params: _batch_mean(lambda d: _feature_loss(params, d), batch)  # noqa: E731
+            loss = lambda params: batch_mean(lambda d: _feature_loss(params, d), batch)  # noqa: E731
             state = {**state, "features": fit_step(optimizer, loss, state["features"])[0]}
         if method == "hca":
-            loss = lambda params: _batch_mean(lambda d: _reward_loss(params, d), batch)  # noqa: E731
+            loss = lambda params: batch_mean(lambda d: _reward_loss(params, d), batch)  # noqa: E731
             state = {**state, "reward": fit_step(optimizer, loss, state["reward"])[0]}
 
         def replay_mean(params: Params) -> Array:
@@ -198,10 +198,10 @@ def _ratio_model(
 
             rings = (state["replay"], jnp.eye(kinds), jax.random.split(key, kinds))
             losses, counts = jax.vmap(one)(*rings)
-            return kind_mean(losses[None], counts[None])
+            return kind_mean(losses, counts)
 
-        batch_mean = lambda params: batch_loss(params, state, batch, key)  # noqa: E731
-        net, value = fit_step(optimizer, replay_mean if config.replay else batch_mean, state["net"])
+        pooled = lambda params: batch_loss(params, state, batch, key)  # noqa: E731
+        net, value = fit_step(optimizer, replay_mean if config.replay else pooled, state["net"])
         return {**state, "net": net}, value
 
     def update(state: Any, batch: Decisions, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
@@ -337,10 +337,6 @@ def _feature_loss(params: Params, d: Decisions) -> Array:
 
 def _valid_mean(x: Array, d: Decisions) -> Array:
     return jnp.sum(x * d.weight) / jnp.maximum(jnp.sum(d.weight), 1.0)
-
-
-def _batch_mean(function: Callable[[Decisions], Array], batch: Decisions) -> Array:
-    return jnp.mean(jax.vmap(function)(batch))
 
 
 def _metrics(loss: Array, before: Array, left_out: Array | None = None) -> dict[str, Array]:

@@ -219,7 +219,8 @@ def _check(config: CreditRunConfig, built: BuiltWorld) -> Callable[[Mapping[str,
                     warnings.warn(
                         "credit.features.max_outcomes is "
                         f"{config.credit.features.max_outcomes}, and episodes had more distinct "
-                        f"outcomes: {name} rewards were credited to nobody",
+                        f"outcomes: {np.max(value):g} rewards since the last line were credited to "
+                        f"nobody ({name})",
                         stacklevel=2,
                     )
                     continue

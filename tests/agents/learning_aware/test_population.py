@@ -1,7 +1,6 @@
-"""The shaping POMDP and the pool around it, with tabular policies."""
+"""The pool around the shaping POMDP, with tabular policies."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,131 +11,8 @@ from agents.learning_aware import naive, population
 from agents.learning_aware.lola import LolaSettings
 from agents.learning_aware.objectives import ObjectiveSettings
 from agents.learning_aware.optim import Optimizer
-from agents.learning_aware.policies import Policy, sample, tabular, tabular_by_episode
-from agents.learning_aware.population import PoolSettings
-from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive
-from envs.social.cleanup import APPLE, DIRT, DOWN, LEFT, RIGHT, STAY, UP, CleanUp
-from envs.social.matrix import MATCHING_PENNIES, IteratedMatrixGame
-
-GAME = IteratedMatrixGame(episode_length=3)
-FAST = ObjectiveSettings("reinforce", Optimizer(learning_rate=0.1), centre="per_step")
-POOL = PoolSettings(meta_episodes=2, batch=4, inner_episodes=2, objective=FAST)
-
-
-def counting():
-    """Cooperates on even steps of its own history, defects on odd ones; always surely."""
-
-    def step(params, obs, carry):
-        logits = jnp.where(carry % 2 == 0, 1.0, -1.0)
-        both = jnp.stack([1e3 * logits, jnp.zeros(())])
-        return carry + 1, jnp.broadcast_to(both[None], (obs.shape[0], 2)), jnp.zeros(obs.shape)
-
-    return Policy(lambda key: {}, lambda batch: jnp.int32(0), step, lambda *_: None)
-
-
-def test_contexts_reset_only_where_they_should():
-    """The ego counts through the meta-episode, the naive learner starts again in every inner episode."""
-    episode, _ = jax.jit(
-        lambda key: against_naive(
-            key, GAME, counting(), {}, naive.frozen(counting()), {}, inner_episodes=2, batch=2
-        )
-    )(jax.random.key(0))
-    assert episode.action.tolist() == [[0, 1, 0, 1, 0, 1]] * 2
-    # Observations hold the co-player's last action: C D C, then again C D C.
-    co_actions = [(int(o) - 1) % 2 for o in episode.obs[0]]
-    assert [co_actions[i] for i in (1, 2, 4, 5)] == [0, 1, 0, 1]
-    assert episode.obs[0, 0] == episode.obs[0, 3] == 0
-    meta = jax.jit(
-        lambda key: against_meta(
-            key, GAME, counting(), {}, counting(), {}, inner_episodes=2, batch=2
-        )
-    )(jax.random.key(0))
-    assert meta.reward[0].tolist() == [1, 0, 1, 0, 1, 0]
-
-
-def test_the_naive_learner_learns_inside_the_program():
-    learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
-    defector = {"logits": jnp.full((5, 1), -30.0)}
-    episode, after = jax.jit(
-        lambda key: against_naive(
-            key,
-            GAME,
-            tabular(5, 2),
-            defector,
-            learner,
-            {"logits": jnp.zeros((5, 1))},
-            inner_episodes=12,
-            batch=32,
-        )
-    )(jax.random.key(0))
-    own = episode.co_reward.reshape(32, 12, 3).mean((0, 2))
-    assert own[0] < -0.3
-    assert own[-1] > -0.1
-    assert (after["logits"][jnp.array([0, 2, 4])] < -1).all()
-    np.testing.assert_array_equal(after["logits"][jnp.array([1, 3])], 0)  # states it never saw
-
-
-def test_zero_sum_rewards_cancel():
-    game = IteratedMatrixGame(MATCHING_PENNIES, 3)
-    policy = tabular(5, 2, noise=1.0)
-    params = policy.init(jax.random.key(0))
-    episode = against_meta(
-        jax.random.key(1), game, policy, params, policy, params, inner_episodes=2, batch=4
-    )
-    np.testing.assert_array_equal(episode.reward + episode.co_reward, 0)
-
-
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_actor_critic_learns_to_defect(epochs):
-    policy = tabular(5, 2, value_scale=1.0)
-    settings = naive.ActorCriticSettings(
-        optimizer=Optimizer(learning_rate=0.1, grad_clip=1.0), epochs=epochs
-    )
-    learner = naive.actor_critic(policy, settings)
-    params = policy.init(jax.random.key(0))
-    episode, after = jax.jit(
-        lambda key: against_naive(
-            key, GAME, policy, params, learner, params, inner_episodes=15, batch=32
-        )
-    )(jax.random.key(0))
-    own = episode.co_reward.reshape(32, 15, 3).mean((0, 2))
-    assert own[-3:].mean() > own[:3].mean() + 0.15
-    assert float(after["logits"][0, 0]) < -0.3
-
-
-def test_policies_agree_with_themselves():
-    """One step at a time and all at once: the same logits."""
-    obs = jax.random.randint(jax.random.key(0), (4, 6), 0, 5)
-    for policy in (
-        tabular(5, 3, noise=1.0, value_scale=1.0),
-        tabular_by_episode(5, 2, 3, 2, noise=1.0),
-    ):
-        params = policy.init(jax.random.key(1))
-        logits, values = policy.parallel(params, obs, None)
-        carry = policy.init_carry(4)
-        for t in range(6):
-            carry, step_logits, step_values = policy.step(params, obs[:, t], carry)
-            np.testing.assert_allclose(step_logits, logits[:, t], atol=1e-6)
-            np.testing.assert_allclose(step_values, values[:, t], atol=1e-6)
-
-
-def test_sampling():
-    uniform = jnp.linspace(0.0, 0.999, 1000)
-    logits = jnp.log(jnp.array([0.2, 0.5, 0.3]))
-    actions = sample(uniform, jnp.broadcast_to(logits, (1000, 3)))
-    np.testing.assert_allclose(np.bincount(actions) / 1000, [0.2, 0.5, 0.3], atol=2e-3)
-    two = sample(uniform, jnp.broadcast_to(jnp.log(jnp.array([0.2, 0.8])), (1000, 2)))
-    assert float((two == 0).mean()) == pytest.approx(0.2, abs=2e-3)
-
-
-def train(cfg, steps, policy=None, learner=None):
-    policy = policy or tabular(5, 2)
-    learner = learner or naive.frozen(tabular(5, 2, initial_logit=20.0))
-    update = population.make_update(cfg, GAME, policy, learner)
-    state = population.init(cfg, policy, learner, jax.random.key(0))
-    run = jax.jit(lambda s: jax.lax.scan(lambda s, _: update(s), s, None, steps))
-    state, metrics = run(state)
-    return state, {name: np.asarray(values) for name, values in metrics.items()}
+from agents.learning_aware.policies import Policy, tabular
+from tests.agents.learning_aware.pools import FAST, GAME, POOL, train
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "a2c", "ppo"])
@@ -264,76 +140,6 @@ def test_sampled_lola_runs_in_a_pool():
     assert (metrics["grad_norm"] > 0).all()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"estimator": "lola_dice", "objective": ObjectiveSettings("ppo")},
-            r"objective.algorithm is 'ppo' with estimator lola_dice; allowed: reinforce",
-        ),
-        (
-            {"estimator": "lola_dice", "lola": LolaSettings(look_aheads=-1)},
-            r"look_aheads is -1; allowed",
-        ),
-        ({"p_naive": 0.5}, r"p_naive \+ p_meta is 0.5 \+ 0.0 = 0.5; allowed: 1"),
-        ({"p_naive": 1.2, "p_meta": -0.2}, r"p_naive is 1.2; allowed: in \[0, 1\]"),
-        ({"p_naive": 0.5, "p_meta": 0.5}, r"num_meta is 1 with p_meta 0.5; allowed: at least 2"),
-        ({"estimator": "coala-pg"}, r"estimator is 'coala-pg'; allowed: coala"),
-        ({"batch": 0}, r"batch is 0; allowed: at least 1"),
-        (
-            {"meta_episodes": 1},
-            r"objective.centre is 'per_step' with one meta-episode against naive .*; allowed: none, all, or at least 2",
-        ),
-        (
-            {"meta_episodes": 1, "objective": replace(FAST, centre="leave_one_out")},
-            r"objective.centre is 'leave_one_out' with one .* naive co-players; allowed: at least 2 of each",
-        ),
-        (
-            {"num_meta": 2, "p_naive": 2 / 3, "p_meta": 1 / 3, "meta_episodes": 3}
-            | {"objective": replace(FAST, centre="leave_one_out")},
-            r"objective.centre is 'leave_one_out' with one .* meta co-players; allowed: at least 2 of each",
-        ),
-        ({"naive_episodes": 3}, r"naive_episodes is 3 of meta_episodes = 2"),
-        ({"slices": 0}, r"slices is 0; allowed: divisors of 2, .* naive \(2\) and meta \(0\)"),
-        ({"slices": 4}, r"slices is 4; allowed: divisors of 2"),
-        (
-            {"num_meta": 2, "meta_episodes": 6, "p_naive": 0.5, "p_meta": 0.5, "slices": 2},
-            r"slices is 2; allowed: divisors of 3, .* naive \(3\) and meta \(3\)",
-        ),
-        (
-            {"objective": replace(FAST, slices=3)},
-            r"objective.slices is 3; allowed: divisors of 8, the chains of a minibatch",
-        ),
-        (
-            {"objective": ObjectiveSettings("ppo", minibatches=2, slices=8)},
-            r"objective.slices is 8; allowed: divisors of 4",
-        ),
-        ({"objective": replace(FAST, slices=0)}, r"objective.slices is 0; allowed: divisors of 8"),
-        (
-            {"estimator": "full", "objective": ObjectiveSettings("ppo")},
-            r"estimator is 'full' with ppo",
-        ),
-        (
-            {"objective": ObjectiveSettings("ppo", minibatches=3)},
-            r"objective.minibatches is 3; allowed: divisors of K \* B = 8",
-        ),
-        (
-            {"objective": ObjectiveSettings("trpo")},  # pyright: ignore[reportArgumentType]
-            r"objective.algorithm is 'trpo'; allowed: reinforce, a2c, ppo",
-        ),
-    ],
-)
-def test_bad_pools(change, message):
-    with pytest.raises(ValueError, match=message):
-        train(replace(POOL, **change), 1)
-
-
-def test_a_context_too_short():
-    policy = tabular_by_episode(5, 2, 3, 2)
-    with pytest.raises(ValueError, match=r"T \* M is 3 \* 5 = 15; allowed: at most .* context, 6"):
-        train(replace(POOL, inner_episodes=5), 1, policy)
-
-
 def test_rivals_update_as_their_own_kind_would():
     """Agents with two estimators in one pool: each makes the step it would make if all used its own."""
     # Adam's first step would only show signs, and centring one naive meta-episode would leave no future part.
@@ -365,25 +171,6 @@ def test_rivals_update_as_their_own_kind_would():
     np.testing.assert_allclose(both / 2, metrics["meta/ego_reward"], rtol=1e-5)
 
 
-def test_one_meta_episode_may_be_centred_where_chains_share_nothing():
-    for change in ({"estimator": "batch_unaware"}, {"objective": replace(FAST, centre="all")}):
-        assert population.check_pool(replace(POOL, meta_episodes=1, **change), GAME) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("estimator", "message"),
-    [
-        ("coala,m_foss", "estimator is 'coala,m_foss'; allowed: coala"),
-        ("coala,m_fos,coala", "allowed: one name, or 2"),
-        ("coala,lola_dice", "estimator is 'coala,lola_dice'; allowed: coala"),
-    ],
-)
-def test_wrong_rivals(estimator, message):
-    pool = replace(POOL, num_meta=2, p_naive=0.5, p_meta=0.5, estimator=estimator)
-    with pytest.raises(ValueError, match=message):
-        population.check_pool(pool, GAME)
-
-
 @pytest.mark.parametrize(("algorithm", "centre"), [("reinforce", "per_step"), ("ppo", "all")])
 def test_slices_leave_the_numbers_as_they_are(algorithm, centre):
     """Played and accumulated in 1, 2 or 4 slices: the same parameters, whatever is a statistic of the whole batch."""
@@ -408,65 +195,3 @@ def test_slices_leave_the_numbers_as_they_are(algorithm, centre):
             jax.tree.leaves((whole, numbers)), jax.tree.leaves((params, found)), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6)
-
-
-def test_uneven_sharing_does_not_cancel_over_chains():
-    """Half of the chains have one cleaner, half the other: nobody cleans more on average, and yet the gap is 1."""
-    cleaned = jnp.zeros((2, 4, 6, 2)).at[0, ..., 0].set(1.0).at[1, ..., 1].set(1.0)
-    still = jnp.zeros((2, 4, 6))
-    episodes = MetaEpisode(still, still.astype(jnp.int32), still, still, {"cleaned": cleaned})
-    metrics = population.episode_metrics("meta", episodes, 3)
-    assert metrics["meta/ego_cleaned"] == metrics["meta/co_cleaned"] == 0.5
-    assert metrics["meta/cleaned_gap"] == 1.0
-
-
-def walker(target):
-    """CleanUp-lite: to the nearest `target` cell, or nowhere where there is none."""
-    game = CleanUp()
-
-    def step(params, obs, carry):
-        cell, objects = obs[:, 0].astype(jnp.int32), obs[:, 4:]
-        row, column = cell // game.columns, cell % game.columns
-        rows, columns = (x[None] for x in divmod(jnp.arange(game.num_cells), game.columns))
-        far = jnp.abs(rows - row[:, None]) + jnp.abs(columns - column[:, None])
-        goal = jnp.argmin(jnp.where(objects == target, far, 99), axis=1)
-        down, right = goal // game.columns - row, goal % game.columns - column
-        move = jnp.where(right > 0, RIGHT, jnp.where(right < 0, LEFT, STAY))
-        move = jnp.where(down > 0, DOWN, jnp.where(down < 0, UP, move))
-        move = jnp.where((objects == target).any(axis=1), move, STAY)
-        logits = 1e3 * jax.nn.one_hot(move, game.num_actions)
-        return carry, logits, jnp.zeros(obs.shape[0])
-
-    return Policy(lambda key: {}, lambda batch: (), step, lambda *_: None)
-
-
-def test_the_gap_of_a_cleaner_and_a_harvester_is_the_cleaners_share():
-    game = CleanUp(episode_length=32)
-    play = partial(
-        against_meta,
-        ego_params={},
-        other_params={},
-        game=game,
-        inner_episodes=2,
-        batch=8,
-    )
-    cleaner, harvester = walker(DIRT), walker(APPLE)
-
-    @jax.jit
-    def metrics(key):
-        # Each has either role in one of the two meta-episodes, as agents of a pool have.
-        both = [
-            play(key, ego=cleaner, other=harvester),
-            play(key, ego=harvester, other=cleaner),
-        ]
-        episodes = jax.tree.map(lambda *x: jnp.stack(x), *both)
-        return population.episode_metrics("meta", episodes, game.episode_length), episodes.info
-
-    numbers, info = metrics(jax.random.key(0))
-    assert numbers["meta/dirt"] < 2.5
-    # The harvester walks past the river's border only by chance of its start.
-    assert float(info["cleaned"][0, ..., 1].mean()) < 0.02
-    share = float(info["cleaned"][0, ..., 0].mean())
-    assert share > 0.2
-    assert float(numbers["meta/cleaned_gap"]) == pytest.approx(share, abs=0.02)
-    assert abs(float(numbers["meta/ego_cleaned"] - numbers["meta/co_cleaned"])) < 0.02
