@@ -11,12 +11,13 @@ import os
 # Both are read when jax is first imported, so they come before it.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little: optimisation level 0 without the newer code generator for
-# fusions makes compiling seven times as fast. Test processes share the cores.
+# fusions makes compiling seven times as fast. Test processes share the cores, so neither compiling nor
+# matrix products use several threads.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=2"
     + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    + " --xla_cpu_multi_thread_eigen=false"
+    + " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_multi_thread_eigen=false"
 )
 
 import hypothesis

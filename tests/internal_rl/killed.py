@@ -7,11 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from internal_rl import cli
 from internal_rl.pipeline import load_params
 from internal_rl.runs.cache import count_compilations
 from internal_rl.runs.checkpoint import Checkpoints
+from internal_rl.runs.logger import Logger
 from internal_rl.runs.run_dir import RunDir
 from tests.internal_rl.small import assert_trees_equal
 
@@ -33,6 +37,10 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+class _Died(Exception):
+    pass
+
+
 def assert_survives_a_kill(command: Sequence[str], whole: RunDir, path: Path) -> None:
     """Kill `command` (stage and flags of the finished smoke run `whole`) in `path` after step 6 and resume it.
 
@@ -47,6 +55,30 @@ def assert_survives_a_kill(command: Sequence[str], whole: RunDir, path: Path) ->
         text=True,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
+    _assert_resumes(command, whole, path)
+
+
+def assert_survives_an_error(command: Sequence[str], whole: RunDir, path: Path) -> None:
+    """As above, but an error ends `command` in this process: no start of another one, which takes seconds.
+
+    The loop is the same for all stages, so one of them shows that a real kill does no more harm.
+    """
+    command = [*command, "--run", str(path)]
+    write = Logger.metrics
+
+    def failing(self: Logger, step: int, metrics: Any) -> None:
+        write(self, step, metrics)
+        if step == 6:
+            raise _Died
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Logger, "metrics", failing)
+        with pytest.raises(_Died):
+            cli.main([*command, "--no-progress"])
+    _assert_resumes(command, whole, path)
+
+
+def _assert_resumes(command: Sequence[str], whole: RunDir, path: Path) -> None:
     metrics = path / "metrics.jsonl"
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [2, 4, 6]
     assert Checkpoints(path / "checkpoints").steps() == [4]

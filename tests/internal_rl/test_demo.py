@@ -14,7 +14,7 @@ from internal_rl.runs.checkpoint import export_params, read_metadata
 from internal_rl.runs.config_io import config_to_json
 from internal_rl.runs.run_dir import open_run
 from tests.internal_rl.conftest import contents
-from tests.internal_rl.killed import assert_survives_a_kill
+from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import assert_trees_equal
 
 COMMAND = ["demo", "--preset", "gridworld-smoke", "--seeds", "2", "--no-progress"]
@@ -96,12 +96,12 @@ def test_going_on_trains_nothing_again(finished, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["internal", "raw_action"])
-def test_kill_and_resume_equals_an_uninterrupted_run(finished, tmp_path, method):
+def test_error_and_resume_equals_an_uninterrupted_run(finished, tmp_path, method):
     """RL with two seeds, against the demo's own runs."""
     parent = finished / {"internal": "discover", "raw_action": "pretrain"}[method]
     command = ["reinforce", "--parent", str(parent), "--seeds", "2", "--reinforce.method", method]
     whole = open_run(finished / f"reinforce_{method}")
-    assert_survives_a_kill(command, whole, tmp_path / "killed")
+    assert_survives_an_error(command, whole, tmp_path / "killed")
 
 
 def test_packaged_weights_stand_in_for_the_first_two_stages(runs, tmp_path, monkeypatch):

@@ -282,18 +282,21 @@ def test_tree(overlap):
         logits = jnp.asarray(random_logits(3, mdp))
         policy = softmax(logits)
         batch, states, probability = trajectories(mdp, policy)
-        hca = gradients(
-            logits,
-            batch,
-            states,
-            cocoa_tables(mdp, policy, exact.state_encoding(mdp), batch, states),
-        )
-        reinforce = gradients(logits, batch, states, jax.vmap(estimators.reinforce)(batch))
+
+        @jax.jit
+        def found():
+            encoding, q = exact.state_encoding(mdp), exact.values(mdp, policy).q[states]
+            tables = (
+                cocoa_tables(mdp, policy, encoding, batch, states),
+                jax.vmap(estimators.reinforce)(batch),
+                jax.vmap(estimators.q_critic)(batch, q),
+                jax.vmap(estimators.trajectory_cv)(batch, q),
+            )
+            return [gradients(logits, batch, states, table) for table in tables]
+
+        hca, reinforce, critic, cv = found()
         same = np.abs(np.asarray(hca - reinforce)).max() < TOLERANCE
         assert same == (overlap == 0)
-        q = exact.values(mdp, policy).q[states]
-        critic = gradients(logits, batch, states, jax.vmap(estimators.q_critic)(batch, q))
-        cv = gradients(logits, batch, states, jax.vmap(estimators.trajectory_cv)(batch, q))
         np.testing.assert_allclose(cv, critic, atol=TOLERANCE)
         np.testing.assert_allclose(
             mean(probability, hca), mean(probability, reinforce), atol=TOLERANCE

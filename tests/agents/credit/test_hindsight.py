@@ -96,7 +96,7 @@ def test_actions_of_no_probability(lowest):
         x = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, log_policy)
         return hindsight.classification_loss(x, t, counts), x
 
-    (value, x), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    (value, x), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, x, gradient)))
     np.testing.assert_array_equal(estimators.reinforce(t), [[6, 0, 0], [0, 4, 0], [4, 0, 0]])
     for ratio in (
@@ -283,8 +283,8 @@ def test_pairs_of_later_steps_are_those_of_all_pairs():
         x = hindsight.hypernetwork_of_later(params, t.obs[:-1], t.log_policy, rows=3)
         return jnp.sum(x * weight), x
 
-    expected, x = jax.grad(of_all, has_aux=True)(params)
-    found, y = jax.grad(of_later, has_aux=True)(params)
+    expected, x = jax.jit(jax.grad(of_all, has_aux=True))(params)
+    found, y = jax.jit(jax.grad(of_later, has_aux=True))(params)
     np.testing.assert_allclose(y, x * later, rtol=1e-5, atol=1e-6)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

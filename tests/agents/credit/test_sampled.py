@@ -154,7 +154,7 @@ def test_baseline_of_the_other_fresh_actions_changes_no_mean():
 
 
 def learned(method, episodes, steps, **changes):
-    config = SampledCreditConfig(method=method, width=32, samples=4, model_steps=steps, **changes)
+    config = SampledCreditConfig(method=method, width=16, samples=4, model_steps=steps, **changes)
     model = make_sampled(config, obs_dim=3, action_dim=1, kinds=2)
     batch = jax.tree.map(jnp.asarray, episodes.decisions(np.float32))
     state, metrics = jax.jit(lambda k: model.update(model.init(k), batch, k))(jax.random.key(0))
@@ -166,7 +166,7 @@ def test_learned_density_ratio_is_the_exact_one(replay):
     """h(z_0 | treasure)/π follows the bump, every other ratio is 1, and the estimate is the gradient."""
     rng = np.random.default_rng(0)
     model, state, metrics, batch = learned(
-        "cocoa_reward", two.sample(rng, 2048), 200, model_rate=5e-3, replay=replay
+        "cocoa_reward", two.sample(rng, 2048), 120, model_rate=1e-2, replay=replay
     )
     assert int(metrics["unmatched_rewards"]) == 0
     one = jax.tree.map(lambda x: x[0], batch)

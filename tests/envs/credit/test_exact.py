@@ -132,13 +132,6 @@ def test_tables_of_worlds_with_cycles(seed, states, actions):
         visits = np.linalg.inv(np.eye(on.sum()) - kernel)
         paid = mdp.reward_probs @ mdp.reward_values
         v = np.append(visits @ (policy * paid).sum(1)[on], 0.0)
-        found = exact.values(mdp, jnp.asarray(policy))
-        np.testing.assert_allclose(found.v, v, atol=TOLERANCE)
-        np.testing.assert_allclose(found.q, paid + mdp.transition @ v, atol=TOLERANCE)
-        counts = np.asarray(exact.successor_counts(mdp, jnp.asarray(policy)))
-        expected = mdp.transition[..., on] @ visits
-        np.testing.assert_allclose(counts[..., on], expected, atol=TOLERANCE)
-        gradient = exact.expected_gradient(mdp, softmax, jnp.log(policy), found.q)
 
         def value(logits):
             pi = softmax(logits)
@@ -146,7 +139,18 @@ def test_tables_of_worlds_with_cycles(seed, states, actions):
             v = jnp.linalg.solve(jnp.eye(len(kernel)) - kernel, jnp.sum(pi * paid, axis=1)[on])
             return jnp.asarray(mdp.start)[on] @ v
 
-        np.testing.assert_allclose(gradient, jax.grad(value)(jnp.log(policy)), atol=TOLERANCE)
+        @jax.jit
+        def run(policy):
+            found, logits = exact.values(mdp, policy), jnp.log(policy)
+            gradient = exact.expected_gradient(mdp, softmax, logits, found.q)
+            return found, exact.successor_counts(mdp, policy), gradient, jax.grad(value)(logits)
+
+        found, counts, gradient, slope = jax.device_get(run(policy))
+        np.testing.assert_allclose(found.v, v, atol=TOLERANCE)
+        np.testing.assert_allclose(found.q, paid + mdp.transition @ v, atol=TOLERANCE)
+        expected = mdp.transition[..., on] @ visits
+        np.testing.assert_allclose(counts[..., on], expected, atol=TOLERANCE)
+        np.testing.assert_allclose(gradient, slope, atol=TOLERANCE)
 
 
 def test_a_switch_of_the_treasure_leaves_its_coefficients():

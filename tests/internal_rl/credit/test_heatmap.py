@@ -49,14 +49,19 @@ def test_exact_map(method):
     encoding = exact.reward_encoding(mdp) if method == "cocoa_reward" else exact.state_encoding(mdp)
     table = jnp.asarray(pi)
     mdp32 = mdp.astype(jnp.float32)
-    counts = exact.outcome_counts(mdp32, table, encoding)
-    w = np.asarray(exact.contribution_ratio(counts, table)) - 1.0
+    ratio = jax.jit(
+        lambda pi: exact.contribution_ratio(exact.outcome_counts(mdp32, pi, encoding), pi)
+    )
+    w = np.asarray(ratio(table)) - 1.0
     rows = {
         np.round(o, 4).tobytes(): i for i, o in enumerate(np.asarray(mdp.observations, np.float32))
     }
     total, count = np.zeros((3, 3)), np.zeros((3, 3))
+    play = jax.jit(
+        lambda key: rollouts(built.world.env, built.world.params, acting, key, HORIZON, 1)[0]
+    )
     for key in jax.random.split(jax.random.fold_in(state.key, MEASUREMENT), EPISODES):
-        episode = rollouts(built.world.env, built.world.params, acting, key, HORIZON, 1)[0]
+        episode = play(key)
         obs, reward = np.asarray(episode.obs[0]), np.asarray(episode.reward[0])
         done = np.asarray(episode.done[0])
         for t in range(HORIZON):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from internal_rl.nn import diagonal_scan
 
+SCAN = jax.jit(diagonal_scan)
 both = pytest.mark.parametrize("method", ["loop", "tree"])
 
 
@@ -71,9 +72,9 @@ def test_second_derivatives_equal_plain_autodiff(method):
 @given(cut=st.integers(1, 8), seed=st.integers(0, 1000))
 def test_split_anywhere(cut, seed):
     a, x, h0 = random_inputs(9, seed, "float32")
-    h, last = diagonal_scan(a, x, h0)
-    first, middle = diagonal_scan(a[:, :cut], x[:, :cut], h0)
-    second, end = diagonal_scan(a[:, cut:], x[:, cut:], middle)
+    h, last = SCAN(a, x, h0)
+    first, middle = SCAN(a[:, :cut], x[:, :cut], h0)
+    second, end = SCAN(a[:, cut:], x[:, cut:], middle)
     np.testing.assert_allclose(jnp.concatenate([first, second], 1), h, atol=1e-5)
     np.testing.assert_allclose(end, last, atol=1e-5)
 
@@ -97,7 +98,7 @@ def test_extreme_decays_stay_finite(method, decay):
     def total(a):
         return diagonal_scan(a, x, method=method)[0].mean()
 
-    value, gradient = jax.value_and_grad(total)(jnp.full_like(x, decay))
+    value, gradient = jax.jit(jax.value_and_grad(total))(jnp.full_like(x, decay))
     assert jnp.isfinite(value)
     assert jnp.isfinite(gradient).all()
 

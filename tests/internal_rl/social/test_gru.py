@@ -34,16 +34,17 @@ def trained_looking(params):
 
 def test_a_fresh_policy_is_uniform_and_one_step_at_a_time_is_the_whole():
     policy = gru_policy(CFG, GAME)
-    params = policy.init(jax.random.key(0))
+    params = jax.jit(policy.init)(jax.random.key(0))
     obs = jnp.array([[0, 1, 2, 4], [0, 3, 1, 1]])
-    logits, values = policy.parallel(params, obs, None)
+    parallel = jax.jit(lambda params: policy.parallel(params, obs, None))
+    logits, values = parallel(params)
     np.testing.assert_array_equal(logits, np.zeros((2, 4, 2)))
     np.testing.assert_array_equal(values, np.zeros((2, 4)))
     params = trained_looking(params)
-    logits, values = jax.jit(lambda o: policy.parallel(params, o, None))(obs)
-    carry = policy.init_carry(2)
+    logits, values = parallel(params)
+    carry, step = policy.init_carry(2), jax.jit(policy.step)
     for t in range(4):
-        carry, step_logits, step_values = policy.step(params, obs[:, t], carry)
+        carry, step_logits, step_values = step(params, obs[:, t], carry)
         np.testing.assert_allclose(step_logits, logits[:, t], atol=1e-5)
         np.testing.assert_allclose(step_values, values[:, t], atol=1e-5)
     # Chains with the same last observation but another history differ.

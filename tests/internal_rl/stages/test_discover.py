@@ -18,7 +18,7 @@ from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.run_dir import create, open_run
 from internal_rl.stages import contest, discover
-from tests.internal_rl.killed import assert_survives_a_kill
+from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -257,8 +257,8 @@ def test_a_contest_is_one_run_with_one_result(runs, tmp_path):
     imported = create(tmp_path / "imported", "discover", run.config, parents=parents)
     export_params(imported.path / "weights" / "discover.safetensors", params, {})
     assert_trees_equal(load_params(imported), params)
-    # Killed in the contest, it ends the same.
-    assert_survives_a_kill(command, run, tmp_path / "killed")
+    # Stopped in the contest, it ends the same.
+    assert_survives_an_error(command, run, tmp_path / "killed")
     # Had it been stopped before the candidates were compared, it would have no result.
     shutil.rmtree(Checkpoints(run).folder / "8")
     with pytest.raises(UserError, match=r"candidates are not compared before step 6"):

@@ -20,7 +20,7 @@ from internal_rl.runs.run_dir import RunDir
 from internal_rl.stages import reinforce, reinforce_credit
 from internal_rl.validate import validate
 from internal_rl.world import heldout_world
-from tests.internal_rl.killed import assert_survives_a_kill
+from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -153,7 +153,7 @@ def test_without_distractors_the_return_to_go_is_the_episode_return():
     np.testing.assert_array_equal(weights.taken, (wide & d.valid).astype(jnp.float32))
 
 
-def test_cli_trains_evaluates_and_survives_a_kill(runs, tmp_path):
+def test_cli_trains_evaluates_and_survives_an_error(runs, tmp_path):
     """`reinforce --credit NAME`, and `evaluate` finds the policy in its run."""
     words = ["reinforce", "--parent", str(runs.meta.path), "--credit", "cocoa_reward"]
     words += ["--reinforce.distractor-reward", "0.1", "--reinforce.credit.width", "8"]
@@ -167,7 +167,7 @@ def test_cli_trains_evaluates_and_survives_a_kill(runs, tmp_path):
     assert (metrics["unmatched_rewards"] == 0).all()
     assert jax.tree.structure(load_params(run)) == jax.tree.structure(policy_params())
     assert cli.main(["evaluate", "--run", str(run.path), "--evaluate.episodes", "8"]) == 0
-    assert_survives_a_kill(words, run, tmp_path / "killed")
+    assert_survives_an_error(words, run, tmp_path / "killed")
 
 
 @pytest.mark.parametrize(
