@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from agents.credit.model import CreditModel
 from agents.credit.policy import mlp_policy, tabular_policy
 from agents.credit.quality import flat_gradients, ratios
 from agents.credit.train import tables_of
-from agents.credit.trajectory import from_paths, rollouts
+from agents.credit.trajectory import Trajectory, from_paths, rollouts
 from envs.credit import FiniteMDP, Tree, exact
 from envs.credit.enumeration import enumerate_paths
 from internal_rl.credit.config import CreditRunConfig
@@ -99,16 +100,20 @@ def _variance(
             )
         ]
     )
-    truth = gradient(values.q - values.v[:, None])
-    report: dict[str, Any] = {}
-    for name, model in _models(config, built, mdp, methods, groups).items():
+    truth = jax.jit(lambda q, v: gradient(q - v[:, None]))(values.q, values.v)
+
+    @partial(jax.jit, static_argnums=0)
+    def quality(model: CreditModel, batch: Trajectory) -> dict[str, jax.Array]:
         credit, _ = model.update(model.init(key), batch, policy.acting(params, epsilon), key)
         single = flat_gradients(
             policy, params, epsilon, batch, tables_of(model, credit, batch, key), first
         )
         expected = gradient(model.expected_advantage(credit, mdp, pi))
-        found = ratios(truth, expected, single, weight)
-        report[name] = {k: _plain(v) for k, v in found.items()}
+        return ratios(truth, expected, single, weight)
+
+    report: dict[str, Any] = {}
+    for name, model in _models(config, built, mdp, methods, groups).items():
+        report[name] = {k: _plain(v) for k, v in quality(model, batch).items()}
     return {
         "world": config.world.kind,
         "trajectories": int(batch.action.shape[0]),
@@ -139,15 +144,14 @@ def exact_report(config: CreditRunConfig) -> dict[str, Any]:
         counts = exact.outcome_counts(mdp, pi, exact.state_encoding(mdp))
         jax.block_until_ready(exact.contribution_ratio(counts, pi))
         computed = time.perf_counter() - started
-        truth = exact.expected_gradient(mdp, softmax, logits, values.q)
+        gradient = jax.jit(
+            lambda advantage: exact.expected_gradient(mdp, softmax, logits, advantage)
+        )
+        truth = gradient(values.q)
         norm = jnp.linalg.norm(truth)
-        bias: dict[str, float | None] = {}
-        for method in METHODS:
-            try:
-                model = _models(config, built, mdp, (method,), ())[method]
-            except ValueError:  # no lattice of returns, which two of the methods need
-                bias[method] = None
-                continue
+
+        @partial(jax.jit, static_argnums=0)
+        def expected_advantage(model: CreditModel) -> jax.Array:
             # Exact models take nothing from the batch but its policy.
             credit, _ = model.update(
                 model.init(jax.random.key(config.seed)),
@@ -155,9 +159,16 @@ def exact_report(config: CreditRunConfig) -> dict[str, Any]:
                 policy.acting(logits, 0.0),
                 jax.random.key(0),
             )
-            found = exact.expected_gradient(
-                mdp, softmax, logits, model.expected_advantage(credit, mdp, pi)
-            )
+            return model.expected_advantage(credit, mdp, pi)
+
+        bias: dict[str, float | None] = {}
+        for method in METHODS:
+            try:
+                model = _models(config, built, mdp, (method,), ())[method]
+            except ValueError:  # no lattice of returns, which two of the methods need
+                bias[method] = None
+                continue
+            found = gradient(expected_advantage(model))
             bias[method] = _plain(jnp.linalg.norm(found - truth) / norm)
         start_value = float(jnp.asarray(mdp.start) @ values.v)
     return {
