@@ -1,9 +1,9 @@
-"""What lies behind COALA's figures (arXiv 2410.18636): extortion as such, parts of the gradient, rivals, memory."""
+"""What lies behind COALA's figures (arXiv 2410.18636): extortion as such, parts of the gradient, rivals, Hawk pools."""
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -35,11 +35,15 @@ from reproductions.social_figures import (
 POOL_METRICS = ("meta/ego_reward", "naive/ego_reward", "naive/co_reward")
 PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 """App. H.3: reward per step and its standard deviation."""
-MEMORY_MEMBERS = (
-    *("meta_episode-0-325", "meta_episode-1-275", "meta_episode-2-350", "meta_episode-3-200"),
-    "step-0-400",
-)
-"""The runs of the memory figure, of unequal length, because each takes up to an hour."""
+_HAWK_POOL = "ipd-mixed-hawk-laptop"
+HAWK_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "preset": ("as in the preset: leave-one-out centring, Adam 0.005", {}),
+    "per_step": ("centred per step", {"centre": "per_step"}),
+    "rate": ("Adam 0.01", {"learning_rate": 0.01}),
+    "before": ("centred per step, Adam 0.01", {"centre": "per_step", "learning_rate": 0.01}),
+    "step": ("sees the last joint action only", {"memory": "step"}),
+}
+"""Label, and changes to the preset above."""
 
 
 def fig4_length(
@@ -223,49 +227,40 @@ def rivals(
     write(figure, output, rows, BAND)
 
 
-def memory(
-    members: tuple[str, ...] = MEMORY_MEMBERS,
+def hawk_pool(
+    variants: tuple[str, ...] = ("preset", "per_step"),
+    seeds: int = 6,
     runs: Path = RUNS,
-    output: Path = Path("docs/results/coala-memory"),
+    output: Path = Path("docs/results/coala-hawk-pool"),
 ) -> None:
-    """Fig. 5C with Hawk policies at laptop scale: does cooperation in the mixed pool survive a long memory? COALA-PG.
+    """Fig. 5C with Hawk policies at laptop scale: what cooperation in the mixed pool hangs on. COALA-PG.
 
     Args:
-        members: MEMORY-SEED-UPDATES, one run each, because they take an hour. Memory: meta_episode, inner_episode or
-            step, which is a memory-1 policy by the same network.
+        variants: preset, per_step (centring), rate (Adam 0.01), before (both) or step (a memory of one step).
+        seeds: trained at once.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
 
     Raises:
-        UserError: a member of another form, or one whose run directory holds other settings.
+        UserError: an unknown variant, or one whose run directory holds other settings.
     """
-    sees = {
-        "meta_episode": "sees the whole meta-episode",
-        "inner_episode": "sees its inner episode",
-        "step": "sees the last joint action only",
-    }
-    parsed = [_member(member, tuple(sees)) for member in members]
-    base = presets.get("ipd-mixed-hawk-laptop", SocialConfig)
+    for name in variants:
+        if name not in HAWK_VARIANTS:
+            raise UserError(f"variants holds '{name}'; allowed: {', '.join(HAWK_VARIANTS)}")
     figure = Figure(figsize=(13, 4.6), layout="constrained")
-    rows: dict[str, Any] = {}
     panels = figure.subplots(1, 2, sharey=True)
-    for i, (kind, seed, updates) in enumerate(parsed):
-        policy = replace(base.policy, memory=kind)  # pyright: ignore[reportArgumentType]
-        config = replace(base, policy=policy, seed=seed, iterations=updates)
-        run = trained(config, runs / f"{base.name}-{kind}-{seed}", 1)
-        style = "--" if kind == "step" else "-"
+    rows: dict[str, Any] = {}
+    for i, name in enumerate(variants):
+        label, changes = HAWK_VARIANTS[name]
+        path = runs / ("-".join((_HAWK_POOL, "coala", *(() if name == "preset" else (name,)))))
+        run = trained(_hawk_variant(**changes), path, seeds)
         for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
-            steps, values = column(run, metric)
-            axes.plot(steps, values[0], style, color=f"C{i}", label=f"{sees[kind]}, seed {seed}")
-        end = {m: ending(run, m)["median"] for m in POOL_METRICS}
-        best = float(column(run, "meta/ego_reward")[1].max())
-        rows[f"{kind}-{seed}"] = end | {"best": best, "updates": updates, "run": origin(run)}
+            draw(axes, *column(run, metric), f"C{i}", label)
+        rows[name] = {m: ending(run, m) for m in POOL_METRICS} | {"run": origin(run)}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against naive learners")
-    figure.suptitle("Hawk policies in the mixed pool, COALA-PG, by how far back they see")
-    handles = panels[0].get_legend_handles_labels()[0]
-    figure.legend(handles=handles, loc="outside right center", fontsize="small")
-    write(figure, output, rows, "one line per run", legend=False)
+    figure.suptitle("Hawk policies that see the whole meta-episode, mixed pool, COALA-PG")
+    write(figure, output, rows, BAND)
 
 
 SUBCOMMANDS = {
@@ -273,7 +268,7 @@ SUBCOMMANDS = {
     "coala-fig8": fig8,
     "coala-fig12": fig12,
     "coala-rivals": rivals,
-    "coala-memory": memory,
+    "coala-hawk-pool": hawk_pool,
 }
 
 
@@ -308,14 +303,20 @@ def _frozen_along(
     return mutual, own, theirs
 
 
-def _member(text: str, kinds: tuple[str, ...]) -> tuple[str, int, int]:
-    """(memory, seed, updates) of "MEMORY-SEED-UPDATES"."""
-    kind, *numbers = text.split("-")
-    if kind not in kinds or len(numbers) != 2 or not all(n.isdecimal() for n in numbers):
-        raise UserError(
-            f"members holds '{text}'; allowed: MEMORY-SEED-UPDATES, memory one of {', '.join(kinds)}"
-        )
-    return kind, int(numbers[0]), int(numbers[1])
+def _hawk_variant(
+    memory: Literal["meta_episode", "step"] = "meta_episode",
+    centre: Literal["per_step"] | None = None,
+    learning_rate: float | None = None,
+) -> SocialConfig:
+    config = presets.get(_HAWK_POOL, SocialConfig)
+    objective = config.pool.objective
+    if centre is not None:
+        objective = replace(objective, centre=centre)
+    if learning_rate is not None:
+        optimizer = replace(objective.optimizer, learning_rate=learning_rate)
+        objective = replace(objective, optimizer=optimizer)
+    policy = replace(config.policy, memory=memory)
+    return replace(config, policy=policy, pool=replace(config.pool, objective=objective))
 
 
 def _above_noise(log_ratios: np.ndarray) -> dict[str, Any]:

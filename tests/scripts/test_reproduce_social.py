@@ -1,12 +1,15 @@
 """What the social figures' commands refuse, before they train anything."""
 
 import importlib
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
+from configs import social as presets
 from internal_rl.errors import UserError
+from internal_rl.social.config import SocialConfig
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -14,8 +17,11 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [
-        ("memory", {"members": ("step-0",)}, "members holds 'step-0'; allowed: MEMORY-SEED-UPD"),
-        ("memory", {"members": ("all-0-25",)}, "memory one of meta_episode, inner_episode, step"),
+        (
+            "hawk_pool",
+            {"variants": ("preset", "ppo")},
+            "variants holds 'ppo'; allowed: preset, per_s",
+        ),
         ("fig12", {"points": 7}, r"points is 7; allowed: divisors of iterations \(600\)"),
         ("fig12", {"meta_episodes": 64}, "meta_episodes is 64; allowed: multiples of 64"),
     ],
@@ -27,6 +33,14 @@ def test_bad_flags(command, arguments, message, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=message):
         getattr(figures, command)(**arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_variant_of_the_hawk_pool_is_another_one(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    figures = importlib.import_module("reproductions.coala_analysis")
+    configs = [figures._hawk_variant(**changes) for _, changes in figures.HAWK_VARIANTS.values()]
+    assert configs[0] == presets.get("ipd-mixed-hawk-laptop", SocialConfig)
+    assert all(a != b for a, b in itertools.combinations(configs, 2))
 
 
 @pytest.mark.slow
