@@ -121,7 +121,7 @@ def draw_curves(
     marks: Mapping[str, Mapping[str, Sequence[float]]],
     output: Path,
 ) -> None:
-    figure = Figure(figsize=(6 * len(sides), 4.8), layout="constrained")
+    figure = Figure(figsize=(7.5 * len(sides), 4.8), layout="constrained")
     panels = figure.subplots(1, len(sides), squeeze=False)[0]
     rows: dict[str, Any] = {}
     for axes, (side, methods) in zip(panels, sides.items(), strict=True):
@@ -145,7 +145,7 @@ def draw_curves(
         title = f"{side} models; band: one standard error, {seeds} seeds"
         axes.set(xlabel="training batches", ylabel=label, title=title)
         axes.set_ylim(-0.03, 1.03)
-    write(figure, output, rows)
+    write(figure, output, rows, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def write(figure: Figure, output: Path, rows: dict[str, Any], **legend: Any) -> None:
