@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
 from agents.learning_aware import analytic, population
 from agents.learning_aware.analytic import learning_curve
 from agents.learning_aware.gradient_split import SplitNorms, split_norms
+from agents.learning_aware.shaping import against_naive
 from configs import social as presets
 from envs.social.analytic import extortion_fit
 from internal_rl.errors import UserError
+from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import AnalyticConfig, SocialConfig
 from internal_rl.social.evaluate import summary
 from internal_rl.social.pipeline import load_state, parts
@@ -37,13 +40,16 @@ PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 """App. H.3: reward per step and its standard deviation."""
 _HAWK_POOL = "ipd-mixed-hawk-laptop"
 HAWK_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "preset": ("as in the preset: leave-one-out centring, Adam 0.005", {}),
+    "preset": ("as in the preset: naive learners start uniform", {}),
+    "starts": ("naive learners start at P(C) drawn anew", {"naive_noise": 2.0}),
     "per_step": ("centred per step", {"centre": "per_step"}),
     "rate": ("Adam 0.01", {"learning_rate": 0.01}),
     "before": ("centred per step, Adam 0.01", {"centre": "per_step", "learning_rate": 0.01}),
     "step": ("sees the last joint action only", {"memory": "step"}),
 }
 """Label, and changes to the preset above."""
+STARTS = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
+"""P(C) in every state at which a naive learner may start."""
 
 
 def fig4_length(
@@ -228,7 +234,7 @@ def rivals(
 
 
 def hawk_pool(
-    variants: tuple[str, ...] = ("preset", "per_step"),
+    variants: tuple[str, ...] = ("preset", "starts"),
     seeds: int = 6,
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-hawk-pool"),
@@ -236,7 +242,8 @@ def hawk_pool(
     """Fig. 5C with Hawk policies at laptop scale: what cooperation in the mixed pool hangs on. COALA-PG.
 
     Args:
-        variants: preset, per_step (centring), rate (Adam 0.01), before (both) or step (a memory of one step).
+        variants: preset, starts (naive learners start at logits ~ N(0, 2²), drawn for every meta-episode), per_step
+            (centring), rate (Adam 0.01), before (both of these) or step (a memory of one step).
         seeds: trained at once.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
@@ -247,18 +254,23 @@ def hawk_pool(
     for name in variants:
         if name not in HAWK_VARIANTS:
             raise UserError(f"variants holds '{name}'; allowed: {', '.join(HAWK_VARIANTS)}")
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(17, 4.6), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
     rows: dict[str, Any] = {}
     for i, name in enumerate(variants):
         label, changes = HAWK_VARIANTS[name]
         path = runs / ("-".join((_HAWK_POOL, "coala", *(() if name == "preset" else (name,)))))
         run = trained(_hawk_variant(**changes), path, seeds)
-        for axes, metric in zip(panels, ("meta/ego_reward", "naive/ego_reward"), strict=True):
+        for axes, metric in zip(panels[:2], ("meta/ego_reward", "naive/ego_reward"), strict=True):
             draw(axes, *column(run, metric), f"C{i}", label)
+        by_start = _by_start(run)
+        draw(panels[2], STARTS, by_start, f"C{i}", label)
         rows[name] = {m: ending(run, m) for m in POOL_METRICS} | {"run": origin(run)}
+        found = zip(STARTS, by_start.T, strict=True)
+        rows[name]["against naive by P(C) of the start"] = {f"{p}": summary(x) for p, x in found}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
-    panels[1].set(xlabel="meta updates", title="meta against naive learners")
+    panels[1].set(xlabel="meta updates", title="meta against the naive learners of training")
+    panels[2].set(xlabel="P(C) at which the naive learner starts", title="after training")
     figure.suptitle("Hawk policies that see the whole meta-episode, mixed pool, COALA-PG")
     write(figure, output, rows, BAND)
 
@@ -307,6 +319,7 @@ def _hawk_variant(
     memory: Literal["meta_episode", "step"] = "meta_episode",
     centre: Literal["per_step"] | None = None,
     learning_rate: float | None = None,
+    naive_noise: float | None = None,
 ) -> SocialConfig:
     config = presets.get(_HAWK_POOL, SocialConfig)
     objective = config.pool.objective
@@ -315,8 +328,32 @@ def _hawk_variant(
     if learning_rate is not None:
         optimizer = replace(objective.optimizer, learning_rate=learning_rate)
         objective = replace(objective, optimizer=optimizer)
-    policy = replace(config.policy, memory=memory)
-    return replace(config, policy=policy, pool=replace(config.pool, objective=objective))
+    policy, pool = replace(config.policy, memory=memory), replace(config.pool, objective=objective)
+    naive = config.naive
+    if naive_noise is not None:
+        naive = replace(naive, policy=replace(naive.policy, noise=naive_noise))
+        pool = replace(pool, fresh_naive=True)
+    return replace(config, policy=policy, naive=naive, pool=pool)
+
+
+def _by_start(run: RunDir, episodes: int = 8) -> np.ndarray:
+    """Mean reward [S, starts] of the metas against naive learners that start at each of STARTS in every state."""
+    config = run.load_config(SocialConfig)
+    game, policy, learner = parts(config)
+    logits = jnp.log(jnp.array(STARTS)) - jnp.log1p(-jnp.array(STARTS))
+    blank = learner.policy.init(jax.random.key(0))
+    sizes = {"inner_episodes": config.pool.inner_episodes, "batch": config.pool.batch}
+
+    def reward(key: jax.Array, params: Any, logit: jax.Array) -> jax.Array:
+        start = jax.tree.map(lambda x: jnp.full_like(x, logit), blank)
+        played, _ = against_naive(key, game, policy, params, learner, start, **sizes)
+        return jnp.mean(played.reward)
+
+    of_starts = jax.vmap(reward, in_axes=(None, None, 0))
+    keys = jax.random.split(jax.random.key(config.seed), episodes)
+    of_agents = jax.vmap(jax.vmap(of_starts, in_axes=(0, None, None)), in_axes=(None, 0, None))
+    of_seed = lambda params: jnp.mean(of_agents(keys, params, logits), axis=(0, 1))  # noqa: E731
+    return np.asarray(jax.jit(lambda params: jax.lax.map(of_seed, params))(load_state(run).params))
 
 
 def _above_noise(log_ratios: np.ndarray) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 import importlib
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import social as presets
 from internal_rl.errors import UserError
 from internal_rl.social.config import SocialConfig
+from internal_rl.social.pipeline import run_social
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -20,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
         (
             "hawk_pool",
             {"variants": ("preset", "ppo")},
-            "variants holds 'ppo'; allowed: preset, per_s",
+            "variants holds 'ppo'; allowed: preset, starts",
         ),
         ("fig12", {"points": 7}, r"points is 7; allowed: divisors of iterations \(600\)"),
         ("fig12", {"meta_episodes": 64}, "meta_episodes is 64; allowed: multiples of 64"),
@@ -41,6 +44,20 @@ def test_every_variant_of_the_hawk_pool_is_another_one(monkeypatch):
     configs = [figures._hawk_variant(**changes) for _, changes in figures.HAWK_VARIANTS.values()]
     assert configs[0] == presets.get("ipd-mixed-hawk-laptop", SocialConfig)
     assert all(a != b for a, b in itertools.combinations(configs, 2))
+
+
+def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
+    """Untrained metas hardly shape, so what a naive learner starts with is what they get."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    figures = importlib.import_module("reproductions.coala_analysis")
+    config = replace(presets.get("social-smoke", SocialConfig), iterations=2)
+    run = run_social(config, tmp_path / "run", seeds=2, progress=False)
+    rewards = figures._by_start(run, episodes=16)
+    assert rewards.shape == (2, len(figures.STARTS))
+    assert (np.diff(rewards[:, ::2]) > 0).all()
+    # The ego plays C half of the time: 2 P(C) - 1/2 a step, before the learner learns.
+    half = figures.STARTS.index(0.5)
+    assert np.abs(rewards[:, half] - 0.5).max() < 0.3
 
 
 @pytest.mark.slow
