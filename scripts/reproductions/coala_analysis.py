@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agents.learning_aware import analytic, population
@@ -257,22 +258,33 @@ def hawk_pool(
     figure = Figure(figsize=(17, 4.6), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     rows: dict[str, Any] = {}
+
+    def show(axes: Axes, x: Any, y: np.ndarray, i: int, label: str) -> None:
+        if len(variants) > 1:
+            return draw(axes, x, y, f"C{i}", label)
+        for seed, values in enumerate(y):
+            axes.plot(x, values, color=f"C{seed}", label=f"seed {seed}")
+        return None
+
     for i, name in enumerate(variants):
         label, changes = HAWK_VARIANTS[name]
         path = runs / ("-".join((_HAWK_POOL, "coala", *(() if name == "preset" else (name,)))))
         run = trained(_hawk_variant(**changes), path, seeds)
         for axes, metric in zip(panels[:2], ("meta/ego_reward", "naive/ego_reward"), strict=True):
-            draw(axes, *column(run, metric), f"C{i}", label)
+            show(axes, *column(run, metric), i, label)
         by_start = _by_start(run)
-        draw(panels[2], STARTS, by_start, f"C{i}", label)
+        show(panels[2], STARTS, by_start, i, label)
         rows[name] = {m: ending(run, m) for m in POOL_METRICS} | {"run": origin(run)}
         found = zip(STARTS, by_start.T, strict=True)
         rows[name]["against naive by P(C) of the start"] = {f"{p}": summary(x) for p, x in found}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")
     panels[1].set(xlabel="meta updates", title="meta against the naive learners of training")
-    panels[2].set(xlabel="P(C) at which the naive learner starts", title="after training")
+    panels[2].set(
+        xlabel="P(C) at which the naive learner starts",
+        title="after training, by the learner's start",
+    )
     figure.suptitle("Hawk policies that see the whole meta-episode, mixed pool, COALA-PG")
-    write(figure, output, rows, BAND)
+    write(figure, output, rows, BAND if len(variants) > 1 else HAWK_VARIANTS[variants[0]][0])
 
 
 SUBCOMMANDS = {
