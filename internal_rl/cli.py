@@ -28,7 +28,7 @@ from internal_rl.config import (
     ReinforceConfig,
     RuntimeConfig,
 )
-from internal_rl.errors import UserError, nearest
+from internal_rl.errors import UserError, nearest, one_line_errors
 from internal_rl.flags import (
     RunFlags,
     check_output,
@@ -168,14 +168,7 @@ class Demo:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    try:
-        return _dispatch(argv)
-    except UserError as error:
-        print(f"internal-rl: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(f"internal-rl: {error or 'interrupted'}", file=sys.stderr)
-        return 130
+    return one_line_errors("internal-rl", lambda: _dispatch(argv))
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -237,7 +230,16 @@ def _defaults(command: type, argv: Sequence[str]):
                 f"--{name} is missing; internal-rl {command.__name__.lower()} needs the run directory it builds on"
             )
         preset = flag(argv, "preset")
-        config = configs.get(preset) if preset else open_run(source).config
+        if preset:
+            config = configs.get(preset)
+        else:
+            run = open_run(source)
+            stages = ("pretrain", "discover", "reinforce")
+            if run.stage not in stages:  # the config of another family would only look damaged
+                raise UserError(
+                    f"--{name}: {source} is a run of stage '{run.stage}'; expected one of {', '.join(stages)}"
+                )
+            config = run.config
         if flag(argv, "reinforce.method") == "raw_action":
             config = dataclasses.replace(config, reinforce=config.raw_action)
     else:

@@ -1,7 +1,8 @@
-"""The one exception a user is meant to see, and help with misspelt names."""
+"""The one exception a user is meant to see, how programs show it, and help with misspelt names."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):
@@ -10,6 +11,18 @@ class UserError(Exception):
     The message is one line that names the field or path, its value and what is allowed. The command
     line prints it to stderr and exits with status 2; nothing has been written or deleted by then.
     """
+
+
+def one_line_errors(program: str, run: Callable[[], int | None]) -> int:
+    """Exit code of `run`; what the user got wrong, or a stop by signal, is one line on stderr."""
+    try:
+        return run() or 0
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(f"{program}: {error or 'interrupted'}", file=sys.stderr)
+        return 130
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

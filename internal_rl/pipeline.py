@@ -175,6 +175,10 @@ def _warn_unfinished(run: RunDir, config: Config, step: int) -> None:
         "discover": config.discover.steps,
         "reinforce": config.reinforce.iterations,
     }[run.stage]
+    if step == 0 < total:
+        raise UserError(
+            f"{run.path}: nothing is trained yet (step 0 of {total}); go on with the run first"
+        )
     if step < total:
         warnings.warn(f"{run.path}: weights of step {step} of {total}", stacklevel=3)
 

@@ -6,8 +6,13 @@ Each sub-command is the function `main` of one module in scripts/benchmarks/.
 import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
 
 # isort: split
+import sys
+from functools import partial
+
 import tyro
 from benchmarks import credit, env, social, stages
+
+from internal_rl.errors import one_line_errors
 
 SUBCOMMANDS = {
     "env": env.main,
@@ -17,4 +22,5 @@ SUBCOMMANDS = {
 }
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)
+    run = partial(tyro.extras.subcommand_cli_from_dict, SUBCOMMANDS)
+    sys.exit(one_line_errors("benchmark.py", run))

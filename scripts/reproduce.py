@@ -7,8 +7,13 @@ then draws ours beside the paper's digitised values.
 import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
 
 # isort: split
+import sys
+from functools import partial
+
 import tyro
 from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi, ppi
+
+from internal_rl.errors import one_line_errors
 
 SUBCOMMANDS = {
     **cocoa.SUBCOMMANDS,
@@ -20,4 +25,5 @@ SUBCOMMANDS = {
 }
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict(SUBCOMMANDS)
+    run = partial(tyro.extras.subcommand_cli_from_dict, SUBCOMMANDS)
+    sys.exit(one_line_errors("reproduce.py", run))

@@ -42,7 +42,7 @@ PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 _HAWK_POOL = "ipd-mixed-hawk-laptop"
 HAWK_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "preset": ("as in the preset: naive learners start uniform", {}),
-    "starts": ("naive learners start at P(C) drawn anew", {"naive_noise": 2.0}),
+    "starts": ("naive learners start at P(C) drawn anew", {"naive_noise": 0.7}),
     "per_step": ("centred per step", {"centre": "per_step"}),
     "rate": ("Adam 0.01", {"learning_rate": 0.01}),
     "before": ("centred per step, Adam 0.01", {"centre": "per_step", "learning_rate": 0.01}),
@@ -243,7 +243,7 @@ def hawk_pool(
     """Fig. 5C with Hawk policies at laptop scale: what cooperation in the mixed pool hangs on. COALA-PG.
 
     Args:
-        variants: preset, starts (naive learners start at logits ~ N(0, 2²), drawn for every meta-episode), per_step
+        variants: preset, starts (naive learners start at logits ~ N(0, 0.7²), drawn for every meta-episode), per_step
             (centring), rate (Adam 0.01), before (both of these) or step (a memory of one step).
         seeds: trained at once.
         runs: folder of the run directories.
@@ -255,12 +255,13 @@ def hawk_pool(
     for name in variants:
         if name not in HAWK_VARIANTS:
             raise UserError(f"variants holds '{name}'; allowed: {', '.join(HAWK_VARIANTS)}")
+    labels = [HAWK_VARIANTS[name][0] for name in variants]
     figure = Figure(figsize=(17, 4.6), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     rows: dict[str, Any] = {}
 
     def show(axes: Axes, x: Any, y: np.ndarray, i: int, label: str) -> None:
-        if len(variants) > 1:
+        if len(labels) > 1:
             return draw(axes, x, y, f"C{i}", label)
         for seed, values in enumerate(y):
             axes.plot(x, values, color=f"C{seed}", label=f"seed {seed}")
@@ -284,7 +285,7 @@ def hawk_pool(
         title="after training, by the learner's start",
     )
     figure.suptitle("Hawk policies that see the whole meta-episode, mixed pool, COALA-PG")
-    write(figure, output, rows, BAND if len(variants) > 1 else HAWK_VARIANTS[variants[0]][0])
+    write(figure, output, rows, labels[0] if len(labels) == 1 else BAND)
 
 
 SUBCOMMANDS = {

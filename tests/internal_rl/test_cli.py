@@ -10,10 +10,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import configs
+from configs import credit as credit_presets
 from internal_rl import cli, pipeline
 from internal_rl.runs import loop
 from internal_rl.runs.checkpoint import import_params
 from internal_rl.runs.config_io import config_to_json
+from internal_rl.runs.run_dir import create
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import assert_trees_equal
 
@@ -102,6 +104,17 @@ def test_runs_of_the_wrong_stage(refused, runs):
     raw = ["--reinforce.method", "raw_action"]
     refused("reinforce", "--parent", meta, "--run", "run", *raw, says="expected stage 'pretrain'")
     refused("render", "--run", base, "--output", "figures", says="no metacontroller")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"), [("discover", "base"), ("reinforce", "parent"), ("evaluate", "run")]
+)
+def test_runs_of_another_family(refused, tmp_path, command, flag):
+    config = credit_presets.get("cocoa-smoke", "reinforce")
+    run = create(tmp_path / "credit", "credit", config)
+    words = [command, f"--{flag}", run.path]
+    words += [] if command == "evaluate" else ["--run", tmp_path / "r"]
+    refused(*words, says=[f"--{flag}: {run.path} is a run of stage 'credit'; expected one of pre"])
 
 
 def test_missing_parents(refused, tmp_path):
