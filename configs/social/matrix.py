@@ -87,10 +87,13 @@ _MIXED_HAWK_LAPTOP = replace(
     name="ipd-mixed-hawk-laptop",
     iterations=1200,
     policy=PolicyConfig(kind="hawk", width=8, mlp_width=8),
+    # If all naive learners start alike, metas learn to shape whoever opens like them and to defect on each other.
+    naive=replace(_MIXED_TABULAR.naive, policy=PolicyConfig(noise=0.7)),
     pool=replace(
         _MIXED_TABULAR.pool,
         meta_episodes=8,
         naive_episodes=4,
+        fresh_naive=True,
         objective=ObjectiveSettings(
             algorithm="reinforce",
             optimizer=Optimizer(learning_rate=0.005, eps=1e-5, grad_clip=1.0),

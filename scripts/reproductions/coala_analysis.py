@@ -41,11 +41,14 @@ PAPER_RIVALS = {"coala": (0.850, 0.037), "m_fos": (0.853, 0.017)}
 """App. H.3: reward per step and its standard deviation."""
 _HAWK_POOL = "ipd-mixed-hawk-laptop"
 HAWK_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "preset": ("as in the preset: naive learners start uniform", {}),
-    "starts": ("naive learners start at P(C) drawn anew", {"naive_noise": 0.7}),
+    "preset": ("naive learners start at P(C) drawn anew", {}),
+    "uniform": ("naive learners all start at P(C) = 1/2", {"uniform": True}),
     "per_step": ("centred per step", {"centre": "per_step"}),
     "rate": ("Adam 0.01", {"learning_rate": 0.01}),
-    "before": ("centred per step, Adam 0.01", {"centre": "per_step", "learning_rate": 0.01}),
+    "before": (
+        "the preset before: uniform starts, centred per step, Adam 0.01",
+        {"uniform": True, "centre": "per_step", "learning_rate": 0.01},
+    ),
     "step": ("sees the last joint action only", {"memory": "step"}),
 }
 """Label, and changes to the preset above."""
@@ -235,7 +238,7 @@ def rivals(
 
 
 def hawk_pool(
-    variants: tuple[str, ...] = ("preset", "starts"),
+    variants: tuple[str, ...] = ("preset", "uniform"),
     seeds: int = 6,
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-hawk-pool"),
@@ -243,8 +246,8 @@ def hawk_pool(
     """Fig. 5C with Hawk policies at laptop scale: what cooperation in the mixed pool hangs on. COALA-PG.
 
     Args:
-        variants: preset, starts (naive learners start at logits ~ N(0, 0.7²), drawn for every meta-episode), per_step
-            (centring), rate (Adam 0.01), before (both of these) or step (a memory of one step).
+        variants: preset (naive learners start at logits ~ N(0, 0.7²), drawn for every meta-episode), uniform, per_step
+            (centring), rate (Adam 0.01), before (all of these) or step (a memory of one step).
         seeds: trained at once.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
@@ -332,7 +335,7 @@ def _hawk_variant(
     memory: Literal["meta_episode", "step"] = "meta_episode",
     centre: Literal["per_step"] | None = None,
     learning_rate: float | None = None,
-    naive_noise: float | None = None,
+    uniform: bool = False,
 ) -> SocialConfig:
     config = presets.get(_HAWK_POOL, SocialConfig)
     objective = config.pool.objective
@@ -343,9 +346,9 @@ def _hawk_variant(
         objective = replace(objective, optimizer=optimizer)
     policy, pool = replace(config.policy, memory=memory), replace(config.pool, objective=objective)
     naive = config.naive
-    if naive_noise is not None:
-        naive = replace(naive, policy=replace(naive.policy, noise=naive_noise))
-        pool = replace(pool, fresh_naive=True)
+    if uniform:
+        naive = replace(naive, policy=replace(naive.policy, noise=0.0))
+        pool = replace(pool, fresh_naive=False)
     return replace(config, policy=policy, naive=naive, pool=pool)
 
 

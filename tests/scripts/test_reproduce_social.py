@@ -23,7 +23,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
         (
             "hawk_pool",
             {"variants": ("preset", "ppo")},
-            "variants holds 'ppo'; allowed: preset, starts",
+            "variants holds 'ppo'; allowed: preset, uniform",
         ),
         ("fig12", {"points": 7}, r"points is 7; allowed: divisors of iterations \(600\)"),
         ("fig12", {"meta_episodes": 64}, "meta_episodes is 64; allowed: multiples of 64"),
