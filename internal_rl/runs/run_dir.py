@@ -229,7 +229,7 @@ def _check_overwritable(path: Path, overwrite: bool, parents: Mapping[str, RunDi
         raise UserError(f"{path} exists and is not a run directory; choose another name")
     if not overwrite:
         raise UserError(
-            f"run {path} exists; choose another name, or pass --overwrite to replace it"
+            f"run {path} exists; choose another name, or pass --overwrite to replace it (--resume goes on with a run)"
         )
     for name, parent in parents.items():
         if parent.path.resolve().is_relative_to(path.resolve()):

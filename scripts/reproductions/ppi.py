@@ -18,6 +18,7 @@ from agents.learning_aware.bayes_tables import bayes_tables, best_response_value
 from agents.learning_aware.predictive import Games, PredictiveSettings, Predictor
 from configs import social as presets
 from envs.social.matrix import IteratedMatrixGame
+from internal_rl.errors import UserError
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, open_run
 from internal_rl.social.build import make_matrix_game
@@ -63,7 +64,7 @@ def phases(
     """Reward and cooperation by phase: mixed pool, identity given, without tables, tables only.
 
     Args:
-        scale: laptop takes minutes for each seed and pool, paper is for an accelerator.
+        scale: smoke takes seconds and shows nothing, laptop minutes for each seed and pool, paper is for an accelerator.
         pools: what is trained and drawn.
         seeds: of the mixed pool, trained at once.
         ablation_seeds: of the other pools.
@@ -71,6 +72,7 @@ def phases(
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
+    _check_output(scale, output)
     figure = Figure(figsize=(5 * len(pools), 7.6), layout="constrained")
     panels = figure.subplots(2, len(pools), squeeze=False, sharex="col", sharey="row")
     rows: dict[str, Any] = {}
@@ -125,13 +127,17 @@ def a2c(
     """The A2C baseline by iteration, in the mixed pool and without tables.
 
     Args:
-        scale: laptop takes minutes, paper is for an accelerator.
+        scale: smoke takes seconds and shows nothing, laptop minutes, paper is for an accelerator.
         shares: of games against tables; the paper's figure has 0.5 and 0.
         seeds: trained at once.
         train: start and continue runs; otherwise they are drawn as they are, unfinished ones, too.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
+    _check_output(scale, output)
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise UserError(f"shares holds {share}; allowed: in [0, 1]")
     figure = Figure(figsize=(6 * len(shares), 4.4), layout="constrained")
     rows: dict[str, Any] = {}
     panels = figure.subplots(1, len(shares), squeeze=False, sharey=True)[0]
@@ -176,11 +182,15 @@ def limits(
     """What limits the first phase: β, the noise of Q̂, or the model; against the exact predictor of random tables.
 
     Args:
-        scale: whose game, network and fit are looked at.
+        scale: whose game, network and fit are looked at; smoke shows nothing.
         games: played for each number.
         fits: seeds of the fitted models.
         output: path of the PNG and the JSON, without suffix.
     """
+    _check_output(scale, output)
+    for name, value in (("games", games), ("fits", fits)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; allowed: at least 1")
     config = presets.get(f"ppi-{scale}", PredictiveConfig)
     game, cfg = make_matrix_game(config.game), config.agents
     exact = bayes_tables(game)
@@ -273,6 +283,13 @@ def _against_tit_for_tat(
 
 
 SUBCOMMANDS = {"ppi-phases": phases, "ppi-a2c": a2c, "ppi-limits": limits}
+
+
+def _check_output(scale: Scale, output: Path) -> None:
+    if scale == "smoke" and output.parent == Path("docs/results"):
+        raise UserError(
+            f"output is {output} with scale smoke; allowed: another folder, this one holds measured figures"
+        )
 
 
 def _table_games(key: jax.Array, game: IteratedMatrixGame, count: int) -> Games:

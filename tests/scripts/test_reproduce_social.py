@@ -60,6 +60,23 @@ def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
     assert np.abs(rewards[:, half] - 0.5).max() < 0.3
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("phases", {"scale": "smoke"}, "output is docs/results/ppi-phases with scale smoke"),
+        ("a2c", {"shares": (0.5, 2.0)}, r"shares holds 2.0; allowed: in \[0, 1\]"),
+        ("limits", {"games": 0}, "games is 0; allowed: at least 1"),
+    ],
+)
+def test_bad_flags_of_predictive_figures(command, arguments, message, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.chdir(tmp_path)
+    ppi = importlib.import_module("reproductions.ppi")
+    with pytest.raises(UserError, match=message):
+        getattr(ppi, command)(**arguments)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "arguments", "expected"),
