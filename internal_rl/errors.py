@@ -21,7 +21,7 @@ def one_line_errors(program: str, run: Callable[[], int | None]) -> int:
         print(f"{program}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(f"{program}: {error or 'interrupted'}", file=sys.stderr)
+        print(f"{program}: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
 
 

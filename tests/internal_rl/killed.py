@@ -1,10 +1,9 @@
-"""A command that dies by SIGKILL past its first checkpoint and is resumed: what every stage has to survive."""
+"""A command that an error ends past its first checkpoint and that is resumed: what every stage has to survive.
+
+The loop is the same for all stages; `runs/test_loop.py` kills it for good, in a process of its own.
+"""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,71 +18,35 @@ from internal_rl.runs.logger import Logger
 from internal_rl.runs.run_dir import RunDir
 from tests.internal_rl.small import assert_trees_equal
 
-ROOT = Path(__file__).parents[2]
-KILLED = """
-import os, signal, sys
-from internal_rl import cli
-from internal_rl.runs import logger
-
-write = logger.Logger.metrics
-
-def dying(self, step, metrics):
-    write(self, step, metrics)
-    if step == 6:  # past the checkpoint of step 4: this line has to be dropped and written again
-        os.kill(os.getpid(), signal.SIGKILL)
-
-logger.Logger.metrics = dying
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
 
 class _Died(Exception):
     pass
 
 
-def assert_survives_a_kill(command: Sequence[str], whole: RunDir, path: Path) -> None:
-    """Kill `command` (stage and flags of the finished smoke run `whole`) in `path` after step 6 and resume it.
+def assert_survives_an_error(command: Sequence[str], whole: RunDir, path: Path) -> None:
+    """End `command` (stage and flags of the finished smoke run `whole`) in `path` after step 6 and resume it.
 
     Metrics and weights must be those of `whole`, which was not interrupted, bit for bit.
     """
-    command = [*command, "--run", str(path)]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *command],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    _assert_resumes(command, whole, path)
-
-
-def assert_survives_an_error(command: Sequence[str], whole: RunDir, path: Path) -> None:
-    """As above, but an error ends `command` in this process: no start of another one, which takes seconds.
-
-    The loop is the same for all stages, so one of them shows that a real kill does no more harm.
-    """
-    command = [*command, "--run", str(path)]
+    command = [*command, "--run", str(path), "--no-progress"]
     write = Logger.metrics
 
     def failing(self: Logger, step: int, metrics: Any) -> None:
         write(self, step, metrics)
-        if step == 6:
+        if (
+            step == 6
+        ):  # past the checkpoint of step 4: this line has to be dropped and written again
             raise _Died
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Logger, "metrics", failing)
         with pytest.raises(_Died):
-            cli.main([*command, "--no-progress"])
-    _assert_resumes(command, whole, path)
-
-
-def _assert_resumes(command: Sequence[str], whole: RunDir, path: Path) -> None:
+            cli.main(command)
     metrics = path / "metrics.jsonl"
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [2, 4, 6]
     assert Checkpoints(path / "checkpoints").steps() == [4]
     with count_compilations() as counts:
-        assert cli.main([*command, "--resume", "--no-progress"]) == 0
+        assert cli.main([*command, "--resume"]) == 0
     assert counts.cache_misses == 0  # the second start compiles nothing
     assert metrics.read_bytes() == whole.metrics_file.read_bytes()
     assert RunDir(path).info["status"] == "done"

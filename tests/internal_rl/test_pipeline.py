@@ -16,7 +16,7 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.stages import discover, evaluate, pretrain, reinforce
 from internal_rl.world import heldout_world
 from tests.internal_rl.conftest import contents
-from tests.internal_rl.killed import assert_survives_a_kill
+from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
     SMOKE,
     all_equations,
@@ -224,10 +224,10 @@ def test_weights_that_a_run_was_imported_with(runs, tmp_path):
     assert_trees_equal(pipeline.load_params(run), weights)
 
 
-def test_kill_and_resume_equals_an_uninterrupted_run(runs, tmp_path):
+def test_error_and_resume_equals_an_uninterrupted_run(runs, tmp_path):
     """Pretraining; see test_discover, test_demo and test_reinforce_credit for the other stages."""
     command = ["pretrain", "--preset", "gridworld-smoke", "--env.heldout-tasks", "0", "3"]
-    assert_survives_a_kill(command, runs.base, tmp_path / "killed")
+    assert_survives_an_error(command, runs.base, tmp_path / "killed")
 
 
 def traced(stage, config, monkeypatch):

@@ -81,7 +81,11 @@ def test_bad_flags_of_predictive_figures(command, arguments, message, monkeypatc
 @pytest.mark.parametrize(
     ("command", "arguments", "expected"),
     [
-        ("phases", {"seeds": 2, "ablation_seeds": 1}, {"mixed", "identity", "no_tables"}),
+        (
+            "phases",
+            {"pools": ("mixed", "no_tables", "tables_only"), "seeds": 2, "ablation_seeds": 1},
+            {"mixed", "no_tables"},
+        ),
         ("a2c", {"seeds": 1}, {"mixed", "no tables"}),
         ("limits", {"games": 4, "fits": 1}, {"exact by beta", "fitted", "exact log-loss"}),
     ],

@@ -101,8 +101,7 @@ def test_kl_is_paid_whatever_the_gate_does():
     assert len(set(nll.values())) == 3
 
 
-@pytest.mark.parametrize("gate", ["soft", "hard"])
-@pytest.mark.parametrize("readout", ["last", "bidirectional"])
+@pytest.mark.parametrize(("gate", "readout"), [("soft", "bidirectional"), ("hard", "last")])
 def test_gradient_reaches_every_parameter(gate, readout):
     config = changed(SMOKE, metacontroller={"gate": gate, "embedding_readout": readout})
     *_, (_, grads), _, _, _ = loss_and_gradients(config, meta_params(config))
