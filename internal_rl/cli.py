@@ -221,6 +221,7 @@ def _defaults(command: type, argv: Sequence[str]):
     elif resumed:
         config = resumed.config
     elif command in (Discover, Reinforce, Evaluate):
+        from internal_rl.pipeline import STAGES
         from internal_rl.runs.run_dir import open_run
 
         name = {Discover: "base", Reinforce: "parent", Evaluate: "run"}[command]
@@ -234,10 +235,9 @@ def _defaults(command: type, argv: Sequence[str]):
             config = configs.get(preset)
         else:
             run = open_run(source)
-            stages = ("pretrain", "discover", "reinforce")
-            if run.stage not in stages:  # the config of another family would only look damaged
+            if run.stage not in STAGES:  # the config of another family would only look damaged
                 raise UserError(
-                    f"--{name}: {source} is a run of stage '{run.stage}'; expected one of {', '.join(stages)}"
+                    f"--{name}: {source} is a run of stage '{run.stage}'; expected one of {', '.join(STAGES)}"
                 )
             config = run.config
         if flag(argv, "reinforce.method") == "raw_action":

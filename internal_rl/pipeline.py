@@ -159,7 +159,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
                 f"{run.path}: its candidates are not compared before step "
                 f"{config.discover.select_steps}; go on with the run first"
             )
-        _warn_unfinished(run, config, int(np.min(state.step)))
+        _check_trained(run, config, int(np.min(state.step)))
         params = state.params
         checkpoints.close()
     if contested:
@@ -169,7 +169,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     return jax.tree.map(lambda x: x[seed], params) if seeds > 1 else params
 
 
-def _warn_unfinished(run: RunDir, config: Config, step: int) -> None:
+def _check_trained(run: RunDir, config: Config, step: int) -> None:
     total = {
         "pretrain": config.pretrain.steps,
         "discover": config.discover.steps,

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 import tyro
-from reproductions import coala, coala_analysis, cocoa, credit_abstract, mupi, ppi
+from reproductions import coala, coala_analysis, coala_hawk, cocoa, credit_abstract, mupi, ppi
 
 from internal_rl.errors import one_line_errors
 
@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     **credit_abstract.SUBCOMMANDS,
     **coala.SUBCOMMANDS,
     **coala_analysis.SUBCOMMANDS,
+    **coala_hawk.SUBCOMMANDS,
     **mupi.SUBCOMMANDS,
     **ppi.SUBCOMMANDS,
 }

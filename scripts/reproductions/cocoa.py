@@ -193,7 +193,14 @@ def fig3(
     marks = {"exact": paper.FIG3_EXACT, "learned": paper.FIG3_LEARNED}
     if length != 103:
         marks = {"exact": {}, "learned": {}}
-    draw_curves(sides, "eval_treasure", "treasure fraction", paper.FIG3_BATCHES, marks, output)
+    draw_curves(
+        sides,
+        "eval_treasure",
+        f"treasure fraction, key-to-door of length {length}",
+        paper.FIG3_BATCHES,
+        marks,
+        output,
+    )
 
 
 def fig4(

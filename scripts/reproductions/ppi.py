@@ -286,7 +286,7 @@ SUBCOMMANDS = {"ppi-phases": phases, "ppi-a2c": a2c, "ppi-limits": limits}
 
 
 def _check_output(scale: Scale, output: Path) -> None:
-    if scale == "smoke" and output.parent == Path("docs/results"):
+    if scale == "smoke" and output.resolve().parent == Path("docs/results").resolve():
         raise UserError(
             f"output is {output} with scale smoke; allowed: another folder, this one holds measured figures"
         )

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -13,9 +14,10 @@ import configs
 from configs import credit as credit_presets
 from internal_rl import cli, pipeline
 from internal_rl.runs import loop
-from internal_rl.runs.checkpoint import import_params
+from internal_rl.runs.checkpoint import Checkpoints, import_params
 from internal_rl.runs.config_io import config_to_json
 from internal_rl.runs.run_dir import create
+from internal_rl.stages import pretrain
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.small import assert_trees_equal
 
@@ -193,6 +195,18 @@ def test_half_written_checkpoints_do_not_count(refused, runs, tmp_path):
     assert (four["embed"]["kernel"] != eight["embed"]["kernel"]).any()
     (base / "checkpoints" / "4" / "manifest.json").unlink()
     refused("discover", "--base", base, "--run", "run", says="no checkpoint yet")
+
+
+def test_an_untrained_parent_is_refused(refused, runs, tmp_path):
+    """Interrupted before its first step, a run holds random weights."""
+    base = create(tmp_path / "base", "pretrain", runs.config)
+    state = jax.jit(lambda key: pretrain.init(runs.config, key))(jax.random.key(0))
+    checkpoints = Checkpoints(base)
+    checkpoints.save(0, state)
+    checkpoints.close()
+    for step_0 in (["discover", "--base", base.path], ["reinforce", "--parent", base.path]):
+        raw = ["--reinforce.method", "raw_action"] if step_0[0] == "reinforce" else []
+        refused(*step_0, "--run", "run", *raw, says="nothing is trained yet (step 0 of 8)")
 
 
 def test_damaged_run_directories(refused, runs, tmp_path):

@@ -18,21 +18,35 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "message"),
+    ("module", "command", "arguments", "message"),
     [
         (
+            "coala_hawk",
             "hawk_pool",
             {"variants": ("preset", "ppo")},
             "variants holds 'ppo'; allowed: preset, uniform",
         ),
-        ("fig12", {"points": 7}, r"points is 7; allowed: divisors of iterations \(600\)"),
-        ("fig12", {"meta_episodes": 64}, "meta_episodes is 64; allowed: multiples of 64"),
+        (
+            "coala_analysis",
+            "fig12",
+            {"points": 7},
+            r"points is 7; allowed: divisors of iterations \(600\)",
+        ),
+        (
+            "coala_analysis",
+            "fig12",
+            {"meta_episodes": 64},
+            "meta_episodes is 64; allowed: multiples of 64",
+        ),
+        ("ppi", "phases", {"scale": "smoke"}, "output is docs/results/ppi-phases with scale smoke"),
+        ("ppi", "a2c", {"shares": (0.5, 2.0)}, r"shares holds 2.0; allowed: in \[0, 1\]"),
+        ("ppi", "limits", {"games": 0}, "games is 0; allowed: at least 1"),
     ],
 )
-def test_bad_flags(command, arguments, message, monkeypatch, tmp_path):
+def test_bad_flags(module, command, arguments, message, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.chdir(tmp_path)
-    figures = importlib.import_module("reproductions.coala_analysis")
+    figures = importlib.import_module(f"reproductions.{module}")
     with pytest.raises(UserError, match=message):
         getattr(figures, command)(**arguments)
     assert not list(tmp_path.iterdir())
@@ -40,7 +54,7 @@ def test_bad_flags(command, arguments, message, monkeypatch, tmp_path):
 
 def test_every_variant_of_the_hawk_pool_is_another_one(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    figures = importlib.import_module("reproductions.coala_analysis")
+    figures = importlib.import_module("reproductions.coala_hawk")
     configs = [figures._hawk_variant(**changes) for _, changes in figures.HAWK_VARIANTS.values()]
     assert configs[0] == presets.get("ipd-mixed-hawk-laptop", SocialConfig)
     assert all(a != b for a, b in itertools.combinations(configs, 2))
@@ -49,7 +63,7 @@ def test_every_variant_of_the_hawk_pool_is_another_one(monkeypatch):
 def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
     """Untrained metas hardly shape, so what a naive learner starts with is what they get."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    figures = importlib.import_module("reproductions.coala_analysis")
+    figures = importlib.import_module("reproductions.coala_hawk")
     config = replace(presets.get("social-smoke", SocialConfig), iterations=2)
     run = run_social(config, tmp_path / "run", seeds=2, progress=False)
     rewards = figures._by_start(run, episodes=16)
@@ -58,23 +72,6 @@ def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
     # The ego plays C half of the time: 2 P(C) - 1/2 a step, before the learner learns.
     half = figures.STARTS.index(0.5)
     assert np.abs(rewards[:, half] - 0.5).max() < 0.3
-
-
-@pytest.mark.parametrize(
-    ("command", "arguments", "message"),
-    [
-        ("phases", {"scale": "smoke"}, "output is docs/results/ppi-phases with scale smoke"),
-        ("a2c", {"shares": (0.5, 2.0)}, r"shares holds 2.0; allowed: in \[0, 1\]"),
-        ("limits", {"games": 0}, "games is 0; allowed: at least 1"),
-    ],
-)
-def test_bad_flags_of_predictive_figures(command, arguments, message, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    monkeypatch.chdir(tmp_path)
-    ppi = importlib.import_module("reproductions.ppi")
-    with pytest.raises(UserError, match=message):
-        getattr(ppi, command)(**arguments)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
