@@ -5,6 +5,7 @@ up. What distinguishes them is where the factors 1/B go. Letters: B chains of on
 meta-episodes), L long time, T inner episode.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-EstimatorName = Literal["coala", "full", "batch_unaware", "m_fos", "myopic"]
+from agents.references import is_reference, load
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Estimator:
         average_current: it is averaged over the chains instead (the full form; unbiased, but noisier).
         use_future: later inner episodes count at all.
         reduction: over b; "sum" or "mean".
+        weights: another rule altogether: (rewards [B, L], T) → W [B, L] of `score_weights`; see `weighted_by`.
     """
 
     average_future: bool
@@ -33,6 +35,18 @@ class Estimator:
     reduction: Literal["sum", "mean"]
     average_current: bool = False
     use_future: bool = True
+    weights: Callable[[Float[Array, "B L"], int], Float[Array, "B L"]] | None = None
+
+    @property
+    def needs_reinforce(self) -> bool:
+        """Whether there is no form of it with a critic."""
+        return self.average_current or not self.use_future or self.weights is not None
+
+
+def weighted_by(weights: Callable[[Float[Array, "B L"], int], Float[Array, "B L"]]) -> Estimator:
+    """An estimator of your own, in any file (`pool.estimator`): Σ_b Σ_l W_l^b S_l^b with W = `weights`(rewards, T)."""
+    # It may average over chains, and what centring may take away is judged as if it did.
+    return Estimator(average_future=True, normalize_current=False, reduction="sum", weights=weights)
 
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -50,9 +64,18 @@ ESTIMATORS: dict[str, Estimator] = {
 
 
 def by_name(name: str) -> Estimator:
-    """One of `ESTIMATORS`. Raises ValueError with all names for an unknown one."""
+    """One of `ESTIMATORS`, or a user's own, `file.py:NAME`. Raises ValueError with all names for an unknown one."""
+    if is_reference(name):
+        found = load(name)
+        if not isinstance(found, Estimator):
+            raise ValueError(
+                f"estimator is '{name}', a {type(found).__name__}; allowed: an Estimator (`weighted_by` makes one)"
+            )
+        return found
     if name not in ESTIMATORS:
-        raise ValueError(f"estimator is '{name}'; allowed: {', '.join(ESTIMATORS)}")
+        raise ValueError(
+            f"estimator is '{name}'; allowed: {', '.join(ESTIMATORS)}, or file.py:NAME"
+        )
     return ESTIMATORS[name]
 
 
@@ -86,6 +109,14 @@ def score_weights(
     COALA-PG: W = C/B + mean_b' F^b', unbiased for the gradient of E[(1/B) Σ_b Σ_l R_l^b] against any co-player whose
     learning does not depend on the ego's parameters other than through what it plays.
     """
+    if estimator.weights is not None:
+        _check_length(rewards, inner_length)
+        found = estimator.weights(rewards, inner_length)
+        if found.shape != rewards.shape:
+            raise ValueError(
+                f"the estimator's weights have shape {list(found.shape)}; allowed: the rewards', {list(rewards.shape)}"
+            )
+        return found
     current, future = split_weights(estimator, rewards, inner_length)
     return current + future
 
@@ -93,7 +124,13 @@ def score_weights(
 def split_weights(
     estimator: Estimator, rewards: Float[Array, "B L"], inner_length: int
 ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-    """The two parts of `score_weights`: from the current inner episode, and from later ones."""
+    """The two parts of `score_weights`: from the current inner episode, and from later ones.
+
+    Raises:
+        ValueError: an estimator with weights of its own, which has no such parts.
+    """
+    if estimator.weights is not None:
+        raise ValueError(f"the estimator has its own weights; allowed: {', '.join(ESTIMATORS)}")
     batch = rewards.shape[0]
     current = current_return(rewards, inner_length)
     future = future_return(rewards, inner_length)
@@ -173,9 +210,9 @@ def advantages(
     Raises:
         ValueError: an estimator without this form.
     """
-    if estimator.average_current or not estimator.use_future:
+    if estimator.needs_reinforce:
         raise ValueError(
-            "estimator is full or myopic; allowed with a critic: coala, batch_unaware, m_fos"
+            "estimator is full, myopic or of one's own; allowed with a critic: coala, batch_unaware, m_fos"
         )
     next_values = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
     errors = rewards + discount * next_values - values

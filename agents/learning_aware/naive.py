@@ -1,6 +1,7 @@
 """Naive learners: after every inner episode they improve on what it paid them, as if the world stood still.
 
-A learner is a value of three functions; one with another rule is one more constructor. Letters: B chains, T steps.
+A learner is a value of three functions; one with another rule is one more constructor, in any file (`naive.rule`).
+Letters: B chains, T steps.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from agents.learning_aware.checks import above_zero, at_least, in_unit
 from agents.learning_aware.optim import Optimizer, check_optimizer, make_optimizer
 from agents.learning_aware.policies import Params, Policy, log_prob
 from agents.surrogates import ppo_clip
+from envs.social.game import SocialGame
 
 
 @struct.dataclass
@@ -165,6 +167,32 @@ def actor_critic(policy: Policy, cfg: ActorCriticSettings) -> NaiveLearner:
 def frozen(policy: Policy) -> NaiveLearner:
     """A co-player that never learns: nothing to shape."""
     return NaiveLearner(policy, lambda params: LearnerState(params, ()), lambda state, _: state)
+
+
+def check_learner(learner: Any, game: SocialGame, chains: int) -> NaiveLearner:
+    """`learner`, if B = `chains` of it can play `game`: traced once, nothing is compiled.
+
+    Raises:
+        ValueError: no `NaiveLearner`, or an update that changes the structure, shapes or types of its state.
+    """
+    if not isinstance(learner, NaiveLearner):
+        raise ValueError(f"the rule returns a {type(learner).__name__}; allowed: a NaiveLearner")
+
+    def before_and_after(key: jax.Array) -> tuple[LearnerState, LearnerState]:
+        state = learner.init(learner.policy.init(key))
+        _, obs = game.reset(key)
+        shape = (chains, game.episode_length)
+        seen = jnp.broadcast_to(obs[1], (*shape, *obs.shape[1:]))
+        episode = InnerEpisode(seen, jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
+        return state, learner.update(state, episode)
+
+    states = jax.eval_shape(before_and_after, jax.random.key(0))
+    first, second = (f"{jax.tree.map(lambda x: f'{x.dtype}{list(x.shape)}', s)}" for s in states)
+    if first != second:
+        raise ValueError(
+            f"update turns {first} into {second}; allowed: the same structure and types"
+        )
+    return learner
 
 
 def reward_to_go(reward: Float[Array, "B T"], discount: float) -> Float[Array, "B T"]:

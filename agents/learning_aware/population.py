@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from agents.learning_aware.checks import at_least
-from agents.learning_aware.estimators import ESTIMATORS, by_name
+from agents.learning_aware.estimators import ESTIMATORS, by_name, score_weights
 from agents.learning_aware.lola import LolaSettings, check_lola, lola_dice_gradient
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.objectives import (
@@ -33,6 +33,7 @@ from agents.learning_aware.objectives import (
 from agents.learning_aware.optim import make_optimizer
 from agents.learning_aware.policies import Params, Policy
 from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
+from agents.references import is_reference
 from envs.social.game import SocialGame
 
 LOLA = "lola_dice"
@@ -70,7 +71,8 @@ class PoolSettings:
     estimator: str = "coala"
     """coala, full, batch_unaware, m_fos or myopic: weights on scores against naive co-players. Against meta co-players it
     is always batch_unaware, which is right there. Several names joined by commas, one per meta agent, make them rivals
-    (the paper's App. H.3). lola_dice: look-ahead gradients instead, see lola."""
+    (the paper's App. H.3). lola_dice: look-ahead gradients instead, see lola. Your own as file.py:NAME or module:NAME, an
+    Estimator, which estimators.weighted_by makes of a function."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     lola: LolaSettings = field(default_factory=LolaSettings)
     """lola_dice only: imagined inner episodes from the parameters with which a co-player starts its meta-episode."""
@@ -122,9 +124,9 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
             raise ValueError(
                 f"objective.algorithm is '{objective.algorithm}' with estimator {LOLA}; allowed: reinforce (one step)"
             )
-    elif set(_names(cfg)) - set(ESTIMATORS):
+    elif not all(name in ESTIMATORS or is_reference(name) for name in _names(cfg)):
         allowed = ", ".join((*ESTIMATORS, LOLA))
-        raise ValueError(f"estimator is '{cfg.estimator}'; allowed: {allowed}")
+        raise ValueError(f"estimator is '{cfg.estimator}'; allowed: {allowed}, or file.py:NAME")
     elif len(_names(cfg)) not in (1, cfg.num_meta):
         raise ValueError(
             f"estimator is '{cfg.estimator}' with num_meta {cfg.num_meta}; allowed: one name, or {cfg.num_meta}"
@@ -133,11 +135,17 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
         raise ValueError(
             f"objective.algorithm is '{objective.algorithm}'; allowed: reinforce, a2c, ppo"
         )
-    if objective.algorithm != "reinforce" and {"full", "myopic"} & set(_names(cfg)):
+    estimators = [] if cfg.estimator == LOLA else [by_name(name) for name in _names(cfg)]
+    if objective.algorithm != "reinforce" and any(e.needs_reinforce for e in estimators):
         raise ValueError(
             f"estimator is '{cfg.estimator}' with {objective.algorithm}; allowed with a critic: "
             "coala, batch_unaware, m_fos"
         )
+    rewards = jax.ShapeDtypeStruct(
+        (cfg.batch, cfg.inner_episodes * game.episode_length), jnp.float32
+    )
+    for estimator in estimators:
+        jax.eval_shape(lambda r, e=estimator: score_weights(e, r, game.episode_length), rewards)
     chains = cfg.meta_episodes * cfg.batch
     if objective.algorithm == "ppo" and (
         objective.minibatches < 1 or objective.epochs < 1 or chains % objective.minibatches
@@ -154,7 +162,7 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
         )
     _check_slices(cfg, naive, meta)
     if cfg.estimator != LOLA:  # its gradients are not centred
-        shared = any(ESTIMATORS[name].average_future for name in _names(cfg))
+        shared = any(estimator.average_future for estimator in estimators)
         check_centring(objective, naive, meta, shared)
     return naive, meta
 

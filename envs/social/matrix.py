@@ -73,6 +73,15 @@ def check_payoffs(payoffs: Any) -> np.ndarray:
     return table
 
 
+def as_payoffs(payoffs: Any) -> Payoffs:
+    """Payoffs of any nested sequence or array as nested tuples. Raises ValueError as `check_payoffs`."""
+
+    def frozen(rows: Any) -> Any:
+        return tuple(map(frozen, rows)) if isinstance(rows, list) else rows
+
+    return frozen(check_payoffs(payoffs).tolist())
+
+
 def payoffs_by_name(name: str) -> Payoffs:
     """One of `GAMES`. Raises ValueError with all names for an unknown one."""
     if name not in GAMES:

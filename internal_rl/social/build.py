@@ -3,14 +3,24 @@
 import dataclasses
 import math
 
+import numpy as np
+from jaxtyping import Float
+
 from agents.learning_aware import analytic, naive, population, predictive
 from agents.learning_aware.checks import above_zero, at_least
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.policies import Policy, random_tables, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
+from agents.references import is_reference, load, load_function
 from envs.social.cleanup import CleanUp
-from envs.social.game import SocialGame
-from envs.social.matrix import GAMES, IteratedMatrixGame, payoffs_by_name
+from envs.social.game import SocialGame, check_game
+from envs.social.matrix import (
+    GAMES,
+    IteratedMatrixGame,
+    as_payoffs,
+    check_payoffs,
+    payoffs_by_name,
+)
 from internal_rl.errors import UserError, nearest
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.loop import check_steps
@@ -31,13 +41,26 @@ def make_game(cfg: GameConfig) -> SocialGame:
     """The game of `cfg`. Raises `UserError` for an unknown name or an impossible length."""
     if cfg.name == "cleanup":
         return _checked("game", lambda: CleanUp(episode_length=cfg.episode_length))
+    if is_reference(cfg.name):
+        return _checked("game.name", lambda: _own_game(cfg))
     if cfg.name not in GAMES:
         allowed = (*GAMES, "cleanup")
         raise UserError(
-            f"game.name is '{cfg.name}'; did you mean '{nearest(cfg.name, allowed)}'? allowed: {', '.join(allowed)}"
+            f"game.name is '{cfg.name}'; did you mean '{nearest(cfg.name, allowed)}'? allowed: {', '.join(allowed)}, "
+            "or file.py:NAME"
         )
-    payoffs = payoffs_by_name(cfg.name)
-    return _checked("game", lambda: IteratedMatrixGame(payoffs, cfg.episode_length))
+    return _checked(
+        "game", lambda: IteratedMatrixGame(payoffs_by_name(cfg.name), cfg.episode_length)
+    )
+
+
+def _own_game(cfg: GameConfig) -> SocialGame:
+    """A user's game: what its class (or any function) makes of an episode length, or the iterated game of its payoffs."""
+    found = load(cfg.name)
+    if callable(found):
+        make = load_function(cfg.name, episode_length=cfg.episode_length)
+        return check_game(make(episode_length=cfg.episode_length))
+    return IteratedMatrixGame(as_payoffs(found), cfg.episode_length)
 
 
 def make_matrix_game(cfg: GameConfig) -> IteratedMatrixGame:
@@ -110,9 +133,13 @@ def make_learner(cfg: NaiveConfig, game: SocialGame, chains: int = 1) -> NaiveLe
             return naive.actor_critic(policy, cfg.actor_critic)
         case "frozen":
             return naive.frozen(policy)
+    if is_reference(cfg.rule):
+        make = _checked("naive.rule", lambda: load_function(cfg.rule, policy))
+        return _checked("naive.rule", lambda: naive.check_learner(make(policy), game, chains))
     allowed = ("policy_gradient", "actor_critic", "frozen")
     raise UserError(
-        f"naive.rule is '{cfg.rule}'; did you mean '{nearest(cfg.rule, allowed)}'? allowed: {', '.join(allowed)}"
+        f"naive.rule is '{cfg.rule}'; did you mean '{nearest(cfg.rule, allowed)}'? allowed: {', '.join(allowed)}, or "
+        "file.py:NAME"
     )
 
 
@@ -164,7 +191,12 @@ def validate_embedded(config: EmbeddedConfig) -> None:
     _check_types(config)
     two_actions = [name for name, payoffs in GAMES.items() if len(payoffs[0]) == 2]
     if config.game not in two_actions:
-        raise UserError(f"game is '{config.game}'; allowed: {', '.join(two_actions)}")
+        shape = np.shape(embedded_payoffs(config)) if is_reference(config.game) else ()
+        if shape != (2, 2, 2):
+            has = f", of shape {list(shape)}" if shape else ""
+            raise UserError(
+                f"game is '{config.game}'{has}; allowed: {', '.join(two_actions)}, or file.py:NAME of payoffs [2, 2, 2]"
+            )
     if not config.alphas:
         raise UserError("alphas is empty; allowed: at least one number in [0, 1]")
     for alpha in config.alphas:
@@ -172,6 +204,13 @@ def validate_embedded(config: EmbeddedConfig) -> None:
             raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")
     if not 1 <= config.rounds <= 60:
         raise UserError(f"rounds is {config.rounds}; allowed: 1 to 60")
+
+
+def embedded_payoffs(config: EmbeddedConfig) -> Float[np.ndarray, "2 A A"]:
+    """Payoffs of both players. Raises `UserError` for an unknown game."""
+    if is_reference(config.game):
+        return _checked("game", lambda: check_payoffs(load(config.game)))
+    return check_payoffs(payoffs_by_name(config.game))
 
 
 def validate_predictive(config: PredictiveConfig) -> None:

@@ -15,7 +15,8 @@ class GameConfig:
     """What is played in one inner episode."""
 
     name: str = "prisoners_dilemma"
-    """A two-player matrix game of envs.social.matrix (prisoners_dilemma, stag_hunt, chicken, …), or cleanup."""
+    """A two-player matrix game of envs.social.matrix (prisoners_dilemma, stag_hunt, chicken, …), or cleanup; your own as
+    file.py:NAME or module:NAME: payoffs [2, A, A], or a class with the members of SocialGame."""
     episode_length: int = 10
     """T: steps of one inner episode."""
 
@@ -54,8 +55,9 @@ class PolicyConfig:
 class NaiveConfig:
     """The naive co-players of a pool."""
 
-    rule: Literal["policy_gradient", "actor_critic", "frozen"] = "policy_gradient"
-    """actor_critic is A2C, and PPO with more than one epoch; frozen never learns."""
+    rule: str = "policy_gradient"
+    """policy_gradient; actor_critic, which is A2C, and PPO with more than one epoch; frozen, which never learns; your own
+    as file.py:NAME or module:NAME, a function of a Policy that returns a NaiveLearner."""
     policy: PolicyConfig = PolicyConfig()
     """Its network; the paper gives it that of the meta agents."""
     policy_gradient: PolicyGradientSettings = field(default_factory=PolicyGradientSettings)

@@ -12,8 +12,7 @@ from agents.learning_aware.mixture import (
     predict_other,
 )
 from agents.learning_aware.sequences import twin_schedule
-from envs.social.matrix import check_payoffs, payoffs_by_name
-from internal_rl.social.build import validate_embedded
+from internal_rl.social.build import embedded_payoffs, validate_embedded
 from internal_rl.social.config import EmbeddedConfig
 
 BRUTE_FORCE_ROUNDS = 9
@@ -27,7 +26,7 @@ def embedded_report(config: EmbeddedConfig) -> dict[str, Any]:
     `UserError` for an impossible config.
     """
     validate_embedded(config)
-    payoff = check_payoffs(payoffs_by_name(config.game))[0]
+    payoff = embedded_payoffs(config)[0]
     numbers = (
         float(payoff[0, 0]),
         float(payoff[0, 1]),

@@ -1,0 +1,82 @@
+"""Objects of a user's own files, named in a config: `path/to/file.py:NAME` or `package.module:NAME`."""
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def is_reference(name: str) -> bool:
+    """Whether `name` means an object of the user's rather than one of ours, whose names have no colon."""
+    return ":" in name
+
+
+def load(reference: str) -> Any:
+    """The object that `reference` names. A file is run once in a process; what it raises is not caught.
+
+    Raises:
+        ValueError: no such file, module or name, or not of the form above.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise ValueError(
+            f"'{reference}' names no object; allowed: path/to/file.py:NAME or package.module:NAME"
+        )
+    module = _from_file(Path(place).resolve()) if place.endswith(".py") else _installed(place)
+    if not hasattr(module, name):
+        public = sorted(n for n in vars(module) if not n.startswith("_"))
+        raise ValueError(f"'{reference}': {place} has no '{name}'; it has {', '.join(public)}")
+    return getattr(module, name)
+
+
+def load_function(reference: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    """`load`, of something that can be called with such arguments; it is not called.
+
+    Raises:
+        ValueError: as `load`, or it can't.
+    """
+    found = load(reference)
+    try:
+        inspect.signature(found).bind(*args, **kwargs)
+    except TypeError as error:
+        wanted = ", ".join([*("…" for _ in args), *(f"{name}=…" for name in kwargs)])
+        raise ValueError(f"'{reference}' cannot be called as ({wanted}): {error}") from None
+    return found
+
+
+@functools.cache
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"no file {path}; allowed: path/to/file.py:NAME of an existing file")
+    # The path is in the name, so that two files of one name stay apart; dataclasses look their module up.
+    name = f"_file_{path.as_posix()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # a .py file has a spec and a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _installed(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"'{name}' is no module; allowed: path/to/file.py or package.module")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # Its own missing imports are the module's business.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"no module '{name}'; allowed: an installed one, or path/to/file.py"
+        ) from None
