@@ -193,18 +193,13 @@ def _predictive_init(config: PredictiveConfig) -> Callable[..., PredictiveState]
 def _predictive_shapes(run: RunDir) -> PredictiveState:
     """Shapes of a run's state; those of a memory depend on the runs that it builds on."""
     config = run.load_config(PredictiveConfig)
-    parents: list[tuple[PredictiveState, int]] = []
+    init, parents = _predictive_init(config), ()
     if needs_parent(config.agents):
         parent = run.parent(PREDICTIVE)
-        parents.append((_predictive_shapes(parent), parent.info["num_seeds"]))
+        seeds = parent.info["num_seeds"]
+        parents = (jax.eval_shape(lambda s: _with_seeds(s, seeds), _predictive_shapes(parent)),)
     return jax.eval_shape(
-        lambda *states: initial(
-            _predictive_init(config),
-            config.seed,
-            run.info["num_seeds"],
-            *(_with_seeds(state, n) for state, (_, n) in zip(states, parents, strict=True)),
-        ),
-        *(shapes for shapes, _ in parents),
+        lambda *states: initial(init, config.seed, run.info["num_seeds"], *states), *parents
     )
 
 

@@ -60,7 +60,7 @@ MEASURES = ("reward", "late_reward", "cooperation")
 def steps(
     scale: Scale = "laptop",
     seeds: int = 3,
-    games: int = 512,
+    games: int = 256,
     train: bool = True,
     runs: Path = Path("runs/ppi"),
     output: Path = Path("docs/results/ppi-steps"),
@@ -80,7 +80,7 @@ def steps(
         if value < 1:
             raise UserError(f"{name} is {value}; allowed: at least 1")
     figure = Figure(figsize=(20, 7.6), layout="constrained")
-    panels = figure.subplots(2, 4)
+    panels = figure.subplots(2, 4, sharex="col")
     rows: dict[str, Any] = {}
     made: dict[int, RunDir] = {}
     for step, (reward, cooperation) in zip(TITLES, panels.T, strict=False):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from internal_rl.cli import main
+from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import create, open_run
 from internal_rl.social.config import PredictiveConfig
-from internal_rl.social.pipeline import load_predictive
+from internal_rl.social.pipeline import _predictive_init, initial, load_predictive
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 STEP2 = ["--agents.opponent", "frozen", "--agents.tabular-share", "0"]
@@ -81,6 +82,18 @@ def test_agents_and_games_come_from_the_parent_seed_by_seed(chain):
     np.testing.assert_array_equal(third.filled, played + 2 * 8)
     assert np.shape(lines(chain[1])[-1]["frozen/co_late_reward"]) == (2,)
     assert np.shape(lines(chain[2])[-1]["meta_late_reward"]) == (2,)
+
+
+def test_one_seed_builds_on_the_first_of_several(chain, tmp_path):
+    parent, config = open_run(chain[0]), open_run(chain[1]).load_config(PredictiveConfig)
+    trained = load_predictive(parent)
+    run = create(tmp_path / "run", parent.stage, config, parents={parent.stage: parent})
+    Checkpoints(run).save(1, initial(_predictive_init(config), config.seed, 1, trained))
+    found = load_predictive(run)
+    for mine, theirs in zip(
+        jax.tree.leaves(found.opponent), jax.tree.leaves(trained.params), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs[:1])
 
 
 @pytest.mark.parametrize("step", [2, 3])
