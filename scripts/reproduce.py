@@ -11,7 +11,16 @@ import sys
 from functools import partial
 
 import tyro
-from reproductions import coala, coala_analysis, coala_hawk, cocoa, credit_abstract, mupi, ppi
+from reproductions import (
+    coala,
+    coala_analysis,
+    coala_hawk,
+    cocoa,
+    credit_abstract,
+    mupi,
+    ppi,
+    ppi_steps,
+)
 
 from internal_rl.errors import one_line_errors
 
@@ -23,6 +32,7 @@ SUBCOMMANDS = {
     **coala_hawk.SUBCOMMANDS,
     **mupi.SUBCOMMANDS,
     **ppi.SUBCOMMANDS,
+    **ppi_steps.SUBCOMMANDS,
 }
 
 if __name__ == "__main__":

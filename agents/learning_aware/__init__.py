@@ -11,5 +11,6 @@ analytic.py      exact-gradient versions in the memory-1 game, LOLA, LOLA-DiCE
 mixture.py       embedded Bayesian agents: mixtures over universes, planning
 sequences.py     the same for open-loop classes, in closed form
 predictive.py    predictive policy improvement: a sequence model as world and self-model
+predictive_phases.py   its phases of fitting and playing, against learning and frozen agents
 equilibria.py    checks of (subjective) embedded equilibria
 """

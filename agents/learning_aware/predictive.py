@@ -2,26 +2,22 @@
 
 Per round a player sees o_t, is paid r_t for the last round, and chooses a_t; the model predicts each from everything
 before it. It acts by π(a) ∝ p(a) exp(β Q̂(a)), with Q̂ from rollouts *inside the model*, which also plays the agent's own
-later actions. A phase re-initialises the model, fits it to all data so far, plays games, and appends them. Co-players are
-the other learning agent and random memory-1 tables; nobody is told who is who, and nothing learns by gradient inside a
-game: adapting in context is what makes agents shapeable. Letters: P agents, G games, T rounds, R rollouts, A actions.
+later actions. This module plays games; `predictive_phases` learns from them. Co-players are other such agents and random
+memory-1 tables; nobody is told who is who, and nothing learns by gradient inside a game: adapting in context is what
+makes agents shapeable. Letters: B, G games, T rounds, R rollouts, A actions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from agents.learning_aware.optim import standard_promotion
 from agents.learning_aware.policies import Carry, Params, sample
 from envs.social.matrix import IteratedMatrixGame
-
-AGENTS = 2
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,14 @@ class PredictiveSettings:
     discount: float = 1.0
     """γ inside rollouts. Not given in the paper."""
     tabular_share: float = 0.5
-    """Share of games against random memory-1 tables; the rest is against the other learning agent. 1 and 0 are the
-    paper's first step and its ablation without tables."""
+    """Share of games against random memory-1 tables; the rest is against `opponent`. 1 and 0 are the paper's first step
+    and its ablation without tables."""
+    opponent: Literal["learner", "frozen"] = "learner"
+    """Who plays the games that are not against tables. learner: the other learning agent. frozen: the parent run's
+    agents, one for each of ours, which act by their improved policies and learn no more; the paper's second step."""
+    start: Literal["tables", "parent"] = "tables"
+    """What the memories hold at first. tables: `pretrain_games`. parent: all games of the parent run's agents, which so
+    go on learning; with opponent learner and no tables the paper's third step."""
     identity: bool = False
     """Players see at the start of a game whether they face a table; the paper's ablation, in which cooperation fails."""
     pretrain_games: int = 200_000
@@ -99,17 +101,6 @@ class PredictiveSettings:
     """Global norm."""
 
 
-@struct.dataclass
-class PredictiveState:
-    """Both agents' models and memories; `step` counts phases, `filled` games in each memory."""
-
-    step: jax.Array
-    key: jax.Array
-    params: Params  # leaves [P, ...]
-    memory: Games  # [P, N, ...]
-    filled: jax.Array
-
-
 def check(cfg: PredictiveSettings, game: IteratedMatrixGame) -> None:
     """Raise ValueError naming the first wrong field, its value and what is allowed."""
     if game.num_players != 2:
@@ -124,6 +115,16 @@ def check(cfg: PredictiveSettings, game: IteratedMatrixGame) -> None:
         raise ValueError(f"beta is {cfg.beta}; allowed: at least 0")
     if not cfg.learning_rate > 0:
         raise ValueError(f"learning_rate is {cfg.learning_rate}; allowed: above 0")
+    if cfg.opponent == "frozen" and round(cfg.tabular_share * cfg.games) == cfg.games:
+        raise ValueError(
+            f"tabular_share is {cfg.tabular_share} with opponent 'frozen', so none of {cfg.games} games is against it; "
+            "allowed: less"
+        )
+
+
+def needs_parent(cfg: PredictiveSettings) -> bool:
+    """Whether agents or their games come from another run."""
+    return cfg.opponent == "frozen" or cfg.start == "parent"
 
 
 def rollout_values(
@@ -190,7 +191,8 @@ def num_symbols(cfg: PredictiveSettings, game: IteratedMatrixGame) -> int:
     return game.num_observations + int(cfg.identity)
 
 
-def _start_symbol(cfg: PredictiveSettings, game: IteratedMatrixGame, tabular: bool) -> int:
+def start_symbol(cfg: PredictiveSettings, game: IteratedMatrixGame, tabular: bool) -> int:
+    """What a learning player sees before the first round, against a table or not."""
     return game.num_observations if cfg.identity and tabular else 0
 
 
@@ -260,122 +262,6 @@ def play(
         reward=jnp.concatenate([reward, last_reward[..., None]], axis=2),
         action=action,
     )
-
-
-def init(
-    cfg: PredictiveSettings, game: IteratedMatrixGame, predictor: Predictor, key: jax.Array
-) -> PredictiveState:
-    """Fresh models, and memories that hold games between random tables."""
-    key_params, key_games, key_run = jax.random.split(key, 3)
-    params = jax.vmap(predictor.init)(jax.random.split(key_params, AGENTS))
-    keys = jax.random.split(key_games, 3)
-    n = cfg.pretrain_games
-    tables = (tabular_player(keys[0], game, n), tabular_player(keys[1], game, n))
-    first = _started(play(keys[2], game, tables, n), _start_symbol(cfg, game, True))
-    room = cfg.phases * cfg.games
-    memory = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, room), (0, 0))), first)
-    return PredictiveState(jnp.int32(0), key_run, params, memory, jnp.int32(n))
-
-
-def fit(
-    key: PRNGKeyArray, predictor: Predictor, memory: Games, filled: jax.Array, cfg: Any
-) -> tuple[Params, Float[Array, ""]]:
-    """A fresh model after `epochs` over the first `filled` games [N, ...], and its last minibatch's loss."""
-    key_init, key_data = jax.random.split(key)
-    optimizer = standard_promotion(
-        optax.chain(
-            optax.clip_by_global_norm(cfg.grad_clip),
-            optax.adamw(cfg.learning_rate, b2=cfg.b2, weight_decay=cfg.weight_decay),
-        )
-    )
-    params = predictor.init(key_init)
-    # Ceiling, so that a small memory is not skipped.
-    steps = -(-cfg.epochs * filled // cfg.batch)
-
-    def step(i, carry):
-        params, opt_state, _ = carry
-        chosen = jax.random.randint(jax.random.fold_in(key_data, i), (cfg.batch,), 0, filled)
-        games = jax.tree.map(lambda x: x[chosen], memory)
-        loss, gradient = jax.value_and_grad(predictor.loss)(params, games)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        # AdamW's updates, decay included, are proportional to the rate.
-        share = 1 - (1 - cfg.final_rate) * i.astype(jnp.float32) / steps.astype(jnp.float32)
-        updates = jax.tree.map(lambda x: share * x, updates)
-        return optax.apply_updates(params, updates), opt_state, loss
-
-    start = (params, optimizer.init(params), jnp.zeros(()))
-    params, _, loss = jax.lax.fori_loop(0, steps, step, start)
-    return params, loss
-
-
-def make_update(
-    cfg: PredictiveSettings, game: IteratedMatrixGame, predictor: Predictor
-) -> Callable[[PredictiveState], tuple[PredictiveState, dict[str, jax.Array]]]:
-    """One phase of both agents as `update(state) → (state, metrics)`."""
-    check(cfg, game)
-    tabular = round(cfg.tabular_share * cfg.games)
-    mutual = cfg.games - tabular
-
-    def update(state: PredictiveState) -> tuple[PredictiveState, dict[str, jax.Array]]:
-        keys = jax.random.split(jax.random.fold_in(state.key, state.step), 5)
-        fits = jax.random.split(keys[0], AGENTS)
-        params, losses = jax.lax.map(
-            lambda x: fit(x[0], predictor, x[1], state.filled, cfg), (fits, state.memory)
-        )
-        metrics = {"loss": jnp.mean(losses)}
-        each = [jax.tree.map(lambda x, i=i: x[i], params) for i in range(AGENTS)]
-        parts: list[Games] = []
-        if mutual:
-            first, second = (learning_player(predictor, p, game, cfg, mutual) for p in each)
-            games = play(keys[1], game, (first, second), mutual)
-            parts.append(games)
-            metrics |= _game_metrics("meta", games.reward, games.action)
-        if tabular:
-            start = _start_symbol(cfg, game, True)
-            sides = [
-                play(
-                    jax.random.fold_in(keys[2], i),
-                    game,
-                    (
-                        learning_player(predictor, p, game, cfg, tabular, start),
-                        tabular_player(jax.random.fold_in(keys[3], i), game, tabular),
-                    ),
-                    tabular,
-                )
-                for i, p in enumerate(each)
-            ]
-            both = jax.tree.map(lambda *x: jnp.stack(x), *sides)  # [P, 2, G, ...]
-            parts.append(_started(jax.tree.map(lambda x: x[:, 0], both), start))
-            metrics |= _game_metrics("tabular/ego", both.reward[:, 0], both.action[:, 0])
-            metrics |= _game_metrics("tabular/co", both.reward[:, 1], both.action[:, 1])
-        new = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-        # Beyond `phases`, the newest games overwrite the last ones.
-        memory = jax.tree.map(
-            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, state.filled, axis=1),
-            state.memory,
-            new,
-        )
-        filled = jnp.minimum(state.filled + cfg.games, cfg.pretrain_games + cfg.phases * cfg.games)
-        state = replace(state, step=state.step + 1, params=params, memory=memory, filled=filled)
-        return state, metrics
-
-    return update
-
-
-def _started(games: Games, symbol: int) -> Games:
-    """Games as their learning player saw them: `symbol` before the first round."""
-    return replace(games, obs=games.obs.at[..., 0].set(symbol)) if symbol else games
-
-
-def _game_metrics(name: str, reward: jax.Array, action: jax.Array) -> dict[str, jax.Array]:
-    """Per-round reward and cooperation, over the game and in its last fifth."""
-    late = max(1, action.shape[-1] // 5)
-    cooperates = (action == 0).astype(jnp.float32)
-    return {
-        f"{name}_reward": jnp.mean(reward[..., 1:]),
-        f"{name}_cooperation": jnp.mean(cooperates),
-        f"{name}_late_reward": jnp.mean(reward[..., -late:]),
-    }
 
 
 def _batch_of(carry: Carry) -> int:

@@ -3,7 +3,8 @@
 config.py      every setting
 build.py       games, policies and learners that a config names; checks
 hawk.py        long-context policy on the Hawk mixer
-pipeline.py    training runs: pools and the analytical game
+pipeline.py    training runs: pools, the analytical game, predictive agents
+parents.py     what predictive agents need of a run that they build on
 evaluate.py    per-inner-episode curves, cooperation per state
 embedded.py    embedded Bayesian agents, exact tables
 predictor.py   GRU world and self-model of predictive agents

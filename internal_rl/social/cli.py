@@ -16,6 +16,7 @@ from agents.learning_aware.population import PoolSettings
 from agents.learning_aware.predictive import PredictiveSettings
 from configs import social as presets
 from internal_rl.config import RuntimeConfig
+from internal_rl.errors import UserError
 from internal_rl.family import run_family
 from internal_rl.flags import (
     RunFlags,
@@ -112,6 +113,9 @@ class Predictive(RunFlags):
 
     preset: str = "ppi-laptop"
     """Named config to start from."""
+    parent: Path | None = None
+    """Finished run of this command that agents.opponent frozen and agents.start parent take agents and games from, seed
+    by seed."""
     seed: int = 0
     """The one seed of the run."""
     iterations: int = 0
@@ -190,9 +194,16 @@ def _analytic(args: Analytic) -> None:
 
 
 def _predictive(args: Predictive) -> None:
+    from internal_rl.runs.run_dir import open_run
     from internal_rl.social.pipeline import run_predictive
 
-    run = run_predictive(_config(args), args.run, **run_flags(args))
+    config = _config(args)
+    parent = None if args.parent is None else open_run(args.parent)
+    if args.resume and parent is not None:
+        recorded = open_run(args.run).parent("social_predictive").path
+        if parent.path.resolve() != recorded:
+            raise UserError(f"parent is {parent.path}; allowed with --resume: {recorded}")
+    run = run_predictive(config, args.run, parent=parent, **run_flags(args))
     print(f"social predictive: done, in {run.path}")
 
 

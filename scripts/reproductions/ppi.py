@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.learning_aware import predictive
+from agents.learning_aware import predictive, predictive_phases
 from agents.learning_aware.bayes_tables import bayes_tables, best_response_value
 from agents.learning_aware.predictive import Games, PredictiveSettings, Predictor
 from configs import social as presets
@@ -72,21 +72,16 @@ def phases(
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
-    _check_output(scale, output)
+    check_output(scale, output)
     figure = Figure(figsize=(5 * len(pools), 7.6), layout="constrained")
     panels = figure.subplots(2, len(pools), squeeze=False, sharex="col", sharey="row")
     rows: dict[str, Any] = {}
     for (reward, cooperation), pool in zip(panels.T, pools, strict=True):
-        config = presets.get(f"ppi-{scale}", PredictiveConfig)
-        count = config.iterations
-        if scale == "laptop":
-            count = PHASES.get(pool, count)
-        agents = replace(config.agents, phases=count, **POOLS[pool])
-        config = replace(config, iterations=count, agents=agents)
+        config = pool_config(scale, pool)
         number = seeds if pool == "mixed" else ablation_seeds
         path = runs / f"{config.name}-{pool}"
         run = trained(config, path, number) if train else open_run(path, "social_predictive")
-        rows[pool] = {"run": origin(run), "phases": _last_step(run)}
+        rows[pool] = {"run": origin(run), "phases": last_step(run)}
         for metric, label, colour in (
             ("meta", "agents against each other", "C2"),
             ("tabular/ego", "agent against tables", "C0"),
@@ -116,6 +111,16 @@ def phases(
     write(figure, output, rows, BAND)
 
 
+def pool_config(scale: Scale, pool: Pool) -> PredictiveConfig:
+    """The preset of a scale in one of the pools."""
+    config = presets.get(f"ppi-{scale}", PredictiveConfig)
+    count = config.iterations
+    if scale == "laptop":
+        count = PHASES.get(pool, count)
+    agents = replace(config.agents, phases=count, **POOLS[pool])
+    return replace(config, iterations=count, agents=agents)
+
+
 def a2c(
     scale: Scale = "laptop",
     shares: tuple[float, ...] = (0.5, 0.0),
@@ -134,7 +139,7 @@ def a2c(
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
-    _check_output(scale, output)
+    check_output(scale, output)
     for share in shares:
         if not 0 <= share <= 1:
             raise UserError(f"shares holds {share}; allowed: in [0, 1]")
@@ -146,7 +151,7 @@ def a2c(
         config = replace(config, pool=replace(config.pool, p_naive=share, p_meta=1 - share))
         path = runs / f"{config.name}-{share:g}"
         run = trained(config, path, seeds) if train else open_run(path, "social")
-        row: dict[str, Any] = {"run": origin(run), "iterations": _last_step(run)}
+        row: dict[str, Any] = {"run": origin(run), "iterations": last_step(run)}
         named: Sequence[tuple[str, str, str, float]] = (
             ("meta/ego", "agents against each other", "C2", 1 - share),
             ("naive/ego", "agent against tables", "C0", share),
@@ -187,7 +192,7 @@ def limits(
         fits: seeds of the fitted models.
         output: path of the PNG and the JSON, without suffix.
     """
-    _check_output(scale, output)
+    check_output(scale, output)
     for name, value in (("games", games), ("fits", fits)):
         if value < 1:
             raise UserError(f"{name} is {value}; allowed: at least 1")
@@ -230,7 +235,9 @@ def limits(
         params = []
         for seed in range(fits):
             memory = _table_games(jax.random.key(10 + seed), game, cfg.pretrain_games)
-            fit = jax.jit(lambda k, m, model=model: predictive.fit(k, model, m, _count(m), cfg)[0])
+            fit = jax.jit(
+                lambda k, m, model=model: predictive_phases.fit(k, model, m, _count(m), cfg)[0]
+            )
             params.append(fit(jax.random.key(seed), memory))
         loss = jax.jit(model.loss)
         rows["fitted"][step] = {
@@ -285,7 +292,8 @@ def _against_tit_for_tat(
 SUBCOMMANDS = {"ppi-phases": phases, "ppi-a2c": a2c, "ppi-limits": limits}
 
 
-def _check_output(scale: Scale, output: Path) -> None:
+def check_output(scale: Scale, output: Path) -> None:
+    """Raise `UserError` if a smoke run would overwrite a measured figure."""
     if scale == "smoke" and output.resolve().parent == Path("docs/results").resolve():
         raise UserError(
             f"output is {output} with scale smoke; allowed: another folder, this one holds measured figures"
@@ -303,7 +311,8 @@ def _table_games(key: jax.Array, game: IteratedMatrixGame, count: int) -> Games:
     return jax.jit(play)(key)
 
 
-def _last_step(run: RunDir) -> int:
+def last_step(run: RunDir) -> int:
+    """Newest logged step of a run."""
     return int(read_metrics(run)["step"][-1])
 
 

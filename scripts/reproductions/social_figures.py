@@ -40,9 +40,15 @@ def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
 
 
 def trained(
-    config: SocialConfig | AnalyticConfig | PredictiveConfig, path: Path, seeds: int
+    config: SocialConfig | AnalyticConfig | PredictiveConfig,
+    path: Path,
+    seeds: int,
+    parent: RunDir | None = None,
 ) -> RunDir:
     """Start a run, go on with it, or take it as it is if it is done (it may have more seeds).
+
+    Args:
+        parent: run that predictive agents build on, if any.
 
     Raises:
         UserError: `path` holds a run of other settings, or of fewer seeds.
@@ -67,7 +73,7 @@ def trained(
     if isinstance(config, SocialConfig):
         return run_social(config, path, seeds=seeds, resume=resume)
     if isinstance(config, PredictiveConfig):
-        return run_predictive(config, path, seeds=seeds, resume=resume)
+        return run_predictive(config, path, parent=parent, seeds=seeds, resume=resume)
     return run_analytic(config, path, seeds=seeds, resume=resume)
 
 

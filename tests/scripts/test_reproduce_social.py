@@ -41,6 +41,8 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
         ("ppi", "phases", {"scale": "smoke"}, "output is docs/results/ppi-phases with scale smoke"),
         ("ppi", "a2c", {"shares": (0.5, 2.0)}, r"shares holds 2.0; allowed: in \[0, 1\]"),
         ("ppi", "limits", {"games": 0}, "games is 0; allowed: at least 1"),
+        ("ppi_steps", "steps", {"scale": "smoke"}, "output is docs/results/ppi-steps with scale"),
+        ("ppi_steps", "steps", {"seeds": 0}, "seeds is 0; allowed: at least 1"),
     ],
 )
 def test_bad_flags(module, command, arguments, message, monkeypatch, tmp_path):

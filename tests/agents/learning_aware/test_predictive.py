@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.learning_aware import predictive
+from agents.learning_aware import predictive, predictive_phases
 from agents.learning_aware.predictive import PredictiveSettings, Predictor, rollout_values
 from envs.social.matrix import IteratedMatrixGame
 from internal_rl.social.predictor import gru_predictor
@@ -117,7 +117,7 @@ def test_the_learning_rate_falls_to_its_last_share(final_rate, total):
     memory = jax.tree.map(
         lambda x: x[0], predictive.play(jax.random.key(1), game, (table, table), 8)
     )
-    params, _ = predictive.fit(jax.random.key(2), toy, memory, jnp.int32(8), cfg)
+    params, _ = predictive_phases.fit(jax.random.key(2), toy, memory, jnp.int32(8), cfg)
     np.testing.assert_allclose(params, -0.1 * total, rtol=1e-4)
 
 
@@ -188,8 +188,8 @@ def test_identity_is_told_at_the_start_and_to_nobody_else(monkeypatch):
         act=lambda params, carry, action: (carry, jnp.zeros((*action.shape, 6))),
     )
     monkeypatch.setattr(predictive, "rollout_values", lambda *_: jnp.zeros((2, 2)))
-    state = predictive.init(cfg, game, seen, jax.random.key(0))
-    after, _ = jax.jit(predictive.make_update(cfg, game, seen))(state)
+    state = predictive_phases.init(cfg, game, seen, jax.random.key(0))
+    after, _ = jax.jit(predictive_phases.make_update(cfg, game, seen))(state)
     first = np.asarray(after.memory.obs[:, :, 0])
     np.testing.assert_array_equal(first[:, :4], 5)  # the first games, among tables
     np.testing.assert_array_equal(first[:, 4:6], 0)  # against each other
@@ -214,8 +214,8 @@ def test_one_phase_learns_to_defect_against_tables_and_keeps_its_games():
         learning_rate=1e-2,
     )
     model = gru_predictor(5, 2, 8, 16)
-    state = predictive.init(cfg, game, model, jax.random.key(0))
-    after, metrics = jax.jit(predictive.make_update(cfg, game, model))(state)
+    state = predictive_phases.init(cfg, game, model, jax.random.key(0))
+    after, metrics = jax.jit(predictive_phases.make_update(cfg, game, model))(state)
     # Random tables earn 0.5; always defecting against them earns 1.
     assert float(metrics["tabular/ego_reward"]) > 0.75
     assert float(metrics["tabular/ego_cooperation"]) < 0.3

@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import pytest
 
-from agents.learning_aware import analytic, population, predictive
+from agents.learning_aware import analytic, population, predictive, predictive_phases
 from configs import social as presets
 from internal_rl.social.build import make_matrix_game
 from internal_rl.social.config import AnalyticConfig, EmbeddedConfig, PredictiveConfig, SocialConfig
@@ -38,8 +38,8 @@ def training(config):
             symbols = predictive.num_symbols(config.agents, game)
             model = gru_predictor(symbols, game.num_actions, config.embed, config.hidden)
             return (
-                lambda key: predictive.init(config.agents, game, model, key),
-                predictive.make_update(config.agents, game, model),
+                lambda key: predictive_phases.init(config.agents, game, model, key),
+                predictive_phases.make_update(config.agents, game, model),
                 "tabular/ego_reward",
             )
 
