@@ -113,11 +113,13 @@ def run(
         _interruptible() as interrupted,
         contextlib.closing(bar),
     ):
+        bar.compiling()
         started = time.perf_counter()
         chunk = _compile_chunk(update, state, arguments, runtime.log_every, seeds_axis, mesh)
         seconds = time.perf_counter() - started
         logger.timing(step, {"compile_seconds": seconds, "devices": mesh.size})
         clock.start()
+        bar.start()
         while step < total_steps and not interrupted:
             chunk_started = time.perf_counter()
             state, metrics = chunk(state, *arguments)
@@ -264,6 +266,17 @@ class _Progress:
         self._bar = tqdm(
             total=total, initial=step, desc=name, unit="step", disable=not enabled or self._plain
         )
+
+    def compiling(self) -> None:
+        """Say what the wait is for."""
+        self._bar.set_postfix_str("compiling")
+        if self._plain:
+            print(f"{self._name}: compiling", file=sys.stderr, flush=True)
+
+    def start(self) -> None:
+        """Rates count from here."""
+        self._started = time.perf_counter()
+        self._bar.unpause()
 
     def update(self, step: int, value: float, headline: str) -> None:
         self._bar.set_postfix_str(f"{headline} {value:.4g}", refresh=False)

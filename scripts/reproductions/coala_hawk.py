@@ -40,6 +40,7 @@ STARTS = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)
 def hawk_pool(
     variants: tuple[str, ...] = ("preset", "uniform"),
     seeds: int = 6,
+    seed: int = 0,
     runs: Path = RUNS,
     output: Path = Path("docs/results/coala-hawk-pool"),
 ) -> None:
@@ -49,6 +50,7 @@ def hawk_pool(
         variants: preset (naive learners start at logits ~ N(0, 0.7²), drawn for every meta-episode), uniform, per_step
             (centring), rate (Adam 0.01), before (all of these) or step (a memory of one step).
         seeds: trained at once.
+        seed: the key that they are split from; another number makes other seeds.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
 
@@ -72,8 +74,9 @@ def hawk_pool(
 
     for i, name in enumerate(variants):
         label, changes = HAWK_VARIANTS[name]
-        path = runs / ("-".join((_HAWK_POOL, "coala", *(() if name == "preset" else (name,)))))
-        run = trained(_hawk_variant(**changes), path, seeds)
+        kind = [*([] if name == "preset" else [name]), *([f"seed{seed}"] if seed else [])]
+        path = runs / "-".join((_HAWK_POOL, "coala", *kind))
+        run = trained(replace(_hawk_variant(**changes), seed=seed), path, seeds)
         for axes, metric in zip(panels[:2], ("meta/ego_reward", "naive/ego_reward"), strict=True):
             show(axes, *column(run, metric), i, label)
         by_start = _by_start(run)

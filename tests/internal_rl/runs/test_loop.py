@@ -1,10 +1,12 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -280,3 +282,19 @@ def test_progress_reports_metric_speed_and_time_left(run, capsys):
     toy.train(run, progress=True)
     assert "toy: step 40/40, loss" in (shown := capsys.readouterr().err)
     assert "steps/s, 0 s left" in shown
+
+
+def test_the_rate_leaves_compiling_out(run, capsys, monkeypatch):
+    waited, clock, build = [0.0], time.perf_counter, loop._compile_chunk
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
+
+    def slow(*args):
+        assert "toy: compiling" in capsys.readouterr().err
+        waited[0] = 1e6
+        return build(*args)
+
+    monkeypatch.setattr(loop, "_compile_chunk", slow)
+    toy.train(run, progress=True)
+    rate = re.search(r", ([\d.e+]+) steps/s", capsys.readouterr().err)
+    assert rate is not None
+    assert float(rate[1]) > 0.1
