@@ -6,6 +6,7 @@ annotation of our packages.
 """
 
 import gc
+import importlib
 import os
 
 # Both are read when jax is first imported, so they come before it.
@@ -35,6 +36,16 @@ hypothesis.settings.register_profile("repo", deadline=None, derandomize=True, da
 hypothesis.settings.load_profile("repo")
 
 PACKAGES = ("agents", "configs", "envs", "internal_rl")
+LIBRARIES = (
+    "distrax",
+    "flax.nnx",
+    "gymnax",
+    "imageio.v3",
+    "matplotlib.figure",
+    "optax",
+    "orbax.checkpoint",
+)
+LIBRARIES += ("safetensors.flax", "scipy.optimize", "tensorboardX", "tyro")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--typecheck"):
         from jaxtyping import install_import_hook
 
+        # While the hook loads a module of ours, it looks for bytecode of its own of all that this imports, and compiles
+        # over a thousand library modules anew where there is none.
+        for library in LIBRARIES:
+            importlib.import_module(library)
         import tests.typechecker  # noqa: F401 - the hook itself imports no more than `tests`
 
         install_import_hook(PACKAGES, "tests.typechecker.check")

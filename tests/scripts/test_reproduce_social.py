@@ -82,7 +82,7 @@ def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
     [
         (
             "phases",
-            {"pools": ("mixed", "no_tables", "tables_only"), "seeds": 2, "ablation_seeds": 1},
+            {"pools": ("mixed", "no_tables"), "seeds": 2, "ablation_seeds": 1},
             {"mixed", "no_tables"},
         ),
         ("a2c", {"seeds": 1}, {"mixed", "no tables"}),
@@ -105,5 +105,4 @@ def test_predictive_figures(command, arguments, expected, monkeypatch, tmp_path)
     if command == "phases":
         each_other = rows["mixed"]["agents against each other"]["reward"]
         assert len(each_other["seeds"]) == 2
-        assert "agents against each other" not in rows["tables_only"]
         assert set(rows["no_tables"]) == {"run", "phases", "agents against each other"}
