@@ -170,7 +170,7 @@ def rollout_values(
 
 
 def improved(
-    logits: Float[Array, "*b A"], values: Float[Array, "*b A"], beta: float
+    logits: Float[Array, "*b A"], values: Float[Array, "*b A"], beta: float | Array
 ) -> Float[Array, "*b A"]:
     """Logits of π(a) ∝ p(a) exp(β Q(a))."""
     return jax.nn.log_softmax(logits) + beta * values

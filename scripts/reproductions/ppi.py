@@ -3,7 +3,7 @@
 The paper's numbers are read off its figures (± 0.03). Runs are kept under `--runs` and continued where they stopped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -212,12 +212,12 @@ def limits(
     }
     figure = Figure(figsize=(16, 4.4), layout="constrained")
     by_beta, by_rollouts, by_round = figure.subplots(1, 3)
+    against_tables = _against_tables(exact, cfg, game, games)
     for beta in BETAS:
-        changed = replace(cfg, beta=beta)
-        rows["exact by beta"][beta] = _against_tables(exact, (), changed, game, games)
+        rows["exact by beta"][beta] = against_tables((), beta)
     for rollouts in (2, 8, 32):
-        changed = replace(cfg, rollouts=rollouts)
-        rows["exact by rollouts"][rollouts] = _against_tables(exact, (), changed, game, games)
+        against_tables = _against_tables(exact, replace(cfg, rollouts=rollouts), game, games)
+        rows["exact by rollouts"][rollouts] = against_tables((), cfg.beta)
     for axes, name in ((by_beta, "exact by beta"), (by_rollouts, "exact by rollouts")):
         x = [float(key) for key in rows[name]]
         for i, what in enumerate(("reward", "cooperation")):
@@ -240,9 +240,10 @@ def limits(
             )
             params.append(fit(jax.random.key(seed), memory))
         loss = jax.jit(model.loss)
+        against_tables = _against_tables(model, cfg, game, games)
         rows["fitted"][step] = {
             "excess log-loss": summary([float(loss(p, held_out)) - entropy for p in params]),
-            "against tables": [_against_tables(model, p, cfg, game, games) for p in params],
+            "against tables": [against_tables(p, cfg.beta) for p in params],
         }
         curves[f"fitted, a step per {step}"] = (model, params)
     for i, (label, (model, params)) in enumerate(curves.items()):
@@ -258,18 +259,24 @@ def limits(
 
 
 def _against_tables(
-    model: Predictor, params: Any, cfg: PredictiveSettings, game: IteratedMatrixGame, games: int
-) -> dict[str, float]:
-    """Reward per round and cooperation of an agent against random tables."""
+    model: Predictor, cfg: PredictiveSettings, game: IteratedMatrixGame, games: int
+) -> Callable[[Any, float], dict[str, float]]:
+    """(parameters, β) → reward per round and cooperation of an agent against random tables; compiled once."""
 
-    def play(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        agent = predictive.learning_player(model, params, game, cfg, games)
+    @jax.jit
+    def play(key: jax.Array, params: Any, beta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Traced: every β is the same program.
+        changed = replace(cfg, beta=beta)  # pyright: ignore[reportArgumentType]
+        agent = predictive.learning_player(model, params, game, changed, games)
         table = predictive.tabular_player(jax.random.fold_in(key, 1), game, games)
         played = predictive.play(key, game, (agent, table), games)
         return jnp.mean(played.reward[0, :, 1:]), jnp.mean(played.action[0] == 0)
 
-    reward, cooperation = jax.jit(play)(jax.random.key(3))
-    return {"reward": float(reward), "cooperation": float(cooperation)}
+    def measure(params: Any, beta: float) -> dict[str, float]:
+        reward, cooperation = play(jax.random.key(3), params, jnp.float32(beta))
+        return {"reward": float(reward), "cooperation": float(cooperation)}
+
+    return measure
 
 
 def _against_tit_for_tat(

@@ -82,8 +82,8 @@ def test_more_cooperative_starts_pay_more(monkeypatch, tmp_path):
     [
         (
             "phases",
-            {"pools": ("mixed", "no_tables"), "seeds": 2, "ablation_seeds": 1},
-            {"mixed", "no_tables"},
+            {"pools": ("mixed",), "seeds": 2},
+            {"mixed"},
         ),
         ("a2c", {"seeds": 1}, {"mixed", "no tables"}),
         ("limits", {"games": 4, "fits": 1}, {"exact by beta", "fitted", "exact log-loss"}),
@@ -105,4 +105,3 @@ def test_predictive_figures(command, arguments, expected, monkeypatch, tmp_path)
     if command == "phases":
         each_other = rows["mixed"]["agents against each other"]["reward"]
         assert len(each_other["seeds"]) == 2
-        assert set(rows["no_tables"]) == {"run", "phases", "agents against each other"}

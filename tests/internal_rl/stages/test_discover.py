@@ -41,47 +41,56 @@ def _cache(cache_dir):
     """Keep what is compiled here."""
 
 
-def loss_and_gradients(config, meta):
-    return jax.device_get(compiled(config)(base_params(config), meta))
-
-
 @partial(jax.jit, static_argnums=0)
 def init(config, key, base=None):
     return discover.init(config, key, base)
 
 
 @cache
-def compiled(config):
-    place = world(config)
+def updater(config):
+    return jax.jit(discover.make_update(config))
+
+
+def batch_of(config):
+    return padded_batch(KEY, world(config), ROWS, 0.0, config.discover.tie_breaking)[0]
+
+
+def loss(config, base, meta, batch):
+    nets = bind_base(base, config), bind_meta(meta, config)
+    return discover.discovery_loss(*nets, batch, KEY, jnp.float32(0.3), config.discover)
+
+
+def gradients(config, meta):
+    """(metrics, gradients of the metacontroller's parameters)."""
 
     @jax.jit
     def run(base, meta):
-        batch, _ = padded_batch(KEY, place, ROWS, 0.0, config.discover.tie_breaking)
+        of_loss = jax.grad(partial(loss, config, base), has_aux=True)
+        return of_loss(meta, batch_of(config))[::-1]
 
-        def loss(params):
-            base, meta = params
-            return discover.discovery_loss(
-                bind_base(base, config),
-                bind_meta(meta, config),
-                batch,
-                KEY,
-                jnp.float32(0.3),
-                config.discover,
-            )
+    return jax.device_get(run(base_params(config), meta))
 
-        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)((base, meta))
+
+@cache
+def losses(config):
+    """Parameters → loss, metrics, the batch, and what the metacontroller finds and the base model does with it."""
+
+    @jax.jit
+    def run(base, meta):
+        batch = batch_of(config)
+        value, metrics = loss(config, base, meta, batch)
         _, e = bind_base(base, config).lower(batch.obs, None, batch.reset)
         found = bind_meta(meta, config).discover(e, batch.valid, KEY)
         controlled = bind_meta(meta, config).decoder.control(e, found.z)
         _, out = bind_base(base, config).upper(controlled, None, batch.reset)
-        return value, metrics, grads, batch, found, out
+        return value, metrics, batch, found, out
 
-    return run
+    return lambda meta: jax.device_get(run(base_params(config), meta))
 
 
 def test_loss_is_action_nll_plus_kl_at_every_token():
     config = changed(SMOKE, discover={"obs_loss_weight": 0.1})
-    value, metrics, _, batch, found, out = loss_and_gradients(config, meta_params(config))
+    value, metrics, batch, found, out = losses(config)(meta_params(config))
     log_probs = special.log_softmax(out.action, axis=-1)
     nll = -np.take_along_axis(log_probs, batch.action[..., None], axis=-1)[..., 0][batch.valid]
     variance = np.exp(2 * found.log_std)
@@ -95,7 +104,7 @@ def test_loss_is_action_nll_plus_kl_at_every_token():
 def test_kl_is_paid_whatever_the_gate_does():
     kl, nll = {}, {}
     for logit in (-60.0, 0.0, 60.0):
-        _, metrics, *_ = loss_and_gradients(SMOKE, with_gate_logit(meta_params(), logit))
+        _, metrics, *_ = losses(SMOKE)(with_gate_logit(meta_params(), logit))
         kl[logit], nll[logit] = float(metrics["kl"]), float(metrics["action_nll"])
     assert kl[-60.0] == kl[0.0] == kl[60.0] > 0
     assert len(set(nll.values())) == 3
@@ -104,7 +113,7 @@ def test_kl_is_paid_whatever_the_gate_does():
 @pytest.mark.parametrize(("gate", "readout"), [("soft", "bidirectional"), ("hard", "last")])
 def test_gradient_reaches_every_parameter(gate, readout):
     config = changed(SMOKE, metacontroller={"gate": gate, "embedding_readout": readout})
-    *_, (_, grads), _, _, _ = loss_and_gradients(config, meta_params(config))
+    _, grads = gradients(config, meta_params(config))
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
@@ -112,7 +121,7 @@ def test_gradient_reaches_every_parameter(gate, readout):
 
 def test_forced_switching_trains_no_switch():
     config = changed(SMOKE, metacontroller={"forced_switching": True})
-    _, metrics, (_, grads), *_ = loss_and_gradients(config, meta_params(config))
+    metrics, grads = gradients(config, meta_params(config))
     assert metrics["gate"] == 1.0
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(grads["switch"]))
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(grads["encoder"]))
@@ -143,14 +152,13 @@ def test_update_leaves_the_frozen_argument_alone():
     """Co-training is the ablation in which θ does train, so that the comparison can fail."""
     base = base_params()
     before = jax.tree.map(np.asarray, base)
-    update = jax.jit(discover.make_update(SMOKE))
-    state, _ = update(init(SMOKE, KEY), base)
+    state, _ = updater(SMOKE)(init(SMOKE, KEY), base)
     assert_trees_equal(jax.tree.map(np.asarray, base), before)
     assert int(state.step) == 1
     cotrain = changed(SMOKE, discover={"cotrain": True, "cotrain_from_scratch": False})
     start = init(cotrain, KEY, base)
     assert_trees_equal(start.params["base"], base)
-    after, _ = jax.jit(discover.make_update(cotrain))(start, base)
+    after, _ = updater(cotrain)(start, base)
     moved = [
         (np.asarray(new) != np.asarray(old)).any()
         for new, old in zip(
@@ -197,8 +205,7 @@ CONTEST = changed(
 def test_of_several_candidates_the_one_with_the_lowest_loss_goes_on():
     """Against candidates that train alone, on the keys that they have in the contest."""
     base = base_params()
-    update = jax.jit(discover.make_update(CONTEST))
-    alone = jax.jit(discover.make_update(SMOKE))
+    update, alone = updater(CONTEST), updater(SMOKE)
     state = init(CONTEST, KEY, base)
     starts = jax.random.split(KEY, 3)
     singles = []
