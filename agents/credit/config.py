@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+HindsightLoss = Literal["classification", "contrastive", "successor"]
 Method = Literal[
     "reinforce",
     "advantage",
@@ -60,13 +61,14 @@ class CreditConfig:
     model_rate: float = 3e-3
     """Learning rate of the hindsight network, value function or action-value function."""
     trace: float = 0.9
-    """λ of TD(λ) and Q(λ)."""
+    """λ of TD(λ) and Q(λ), and of the successor counts."""
     q_bootstrap: Literal["max", "expected"] = "max"
     """max: Peng's Q(λ), as the repository. expected: expected-SARSA(λ), where the paper says TD(λ)."""
     mask_zero_reward: bool = True
     """Leave later steps without reward out of the hindsight loss."""
-    hindsight_loss: Literal["classification", "contrastive"] = "classification"
-    """How coefficients are learned; the authors found contrastive worse."""
+    hindsight_loss: HindsightLoss = "classification"
+    """How coefficients are learned; the authors found contrastive worse. successor: cocoa_reward only, by TD(λ) on
+    how often each reward will follow."""
     clip_ratio: bool = True
     """Contrastive only: bound h/π by 1/π."""
     hindsight_clip: float = 0.0
@@ -94,6 +96,11 @@ def check_credit(config: CreditConfig) -> None:
     for name in ("policy_rate", "model_rate", "hindsight_clip", "perturbation"):
         need(name, getattr(config, name), getattr(config, name) >= 0, "at least 0")
     need("trace", config.trace, 0 <= config.trace <= 1, "0 to 1")
+    # Counts of outcomes that are listed because they occurred would be biased. Exact models learn nothing.
+    countable = config.method == "cocoa_reward" or config.model == "exact"
+    losses = [loss for loss in get_args(HindsightLoss) if countable or loss != "successor"]
+    allowed = f"{', '.join(losses)} for {config.method}"
+    need("hindsight_loss", config.hindsight_loss, config.hindsight_loss in losses, allowed)
     for name in ("hindsight_width", "value_width"):
         need(name, getattr(config, name), getattr(config, name) >= 1, "at least 1")
     need("action_samples", config.action_samples, config.action_samples >= 0, "at least 0")

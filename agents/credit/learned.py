@@ -22,6 +22,7 @@ from agents.credit.model import (
     zero_counts,
 )
 from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
+from agents.credit.successor import successor_loss
 from agents.credit.targets import alive_mean, lambda_targets
 from agents.credit.trajectory import Trajectory
 from envs.credit import exact
@@ -120,7 +121,8 @@ def action_value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
 def hindsight_model(
     config: CreditConfig, spec: WorldSpec, feature_params: Params | None = None
 ) -> CreditModel:
-    """HCA, HCA+, COCOA-reward and COCOA-feature: coefficients from a hindsight network.
+    """HCA, HCA+, COCOA-reward and COCOA-feature: coefficients from a hindsight network, which
+    COCOA-reward may also learn from successor counts.
 
     Args:
         feature_params: of COCOA-feature's frozen network. They go into the model's state, so that
@@ -131,6 +133,7 @@ def hindsight_model(
     values = tuple(v for v in spec.reward_values if v != 0.0)
     with_reward_model = config.method == "hca"
     all_pairs = config.method in ("hca", "hca_plus")
+    counts_successors = config.hindsight_loss == "successor"
     feature = config.features
 
     def bits(state: Any, obs: Array, action: Array) -> Array:
@@ -159,15 +162,18 @@ def hindsight_model(
         return hindsight.hypernetwork(params, t.obs[:-1], outcome.vectors, t.log_policy)
 
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
-        if config.hindsight_loss == "classification":
-            return hindsight.classification_ratio(x, log_policy)
-        return hindsight.contrastive_ratio(x, log_policy, config.clip_ratio)
+        if config.hindsight_loss == "contrastive":
+            return hindsight.contrastive_ratio(x, log_policy, config.clip_ratio)
+        return hindsight.classification_ratio(x, log_policy)
 
     def init(key: PRNGKeyArray) -> Any:
-        net_key, reward_key = jax.random.split(key)
+        net_key, other_key = jax.random.split(key)
         params = hindsight.hypernetwork_init(
             net_key, spec.obs_dim, outcome_dim, spec.num_actions, config.hindsight_width
         )
+        if counts_successors:
+            sizes = (spec.obs_dim, config.hindsight_width, outcome_dim)
+            params["level"] = mlp_init(other_key, sizes)
         state = {"net": (params, optimizer.init(params))}
         if config.method == "cocoa_feature":
             if feature_params is None:
@@ -175,18 +181,23 @@ def hindsight_model(
             state["features"] = feature_params
         if with_reward_model:
             sizes = (spec.obs_dim, config.value_width, spec.num_actions)
-            reward_params = mlp_init(reward_key, sizes)
+            reward_params = mlp_init(other_key, sizes)
             state["reward"] = (reward_params, reward_optimizer.init(reward_params))
         return state
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
         found = jax.vmap(lambda t: outcomes(state, t))(batch)
-        function = getattr(hindsight, f"{config.hindsight_loss}_loss")
 
         def loss(params: Params) -> Array:
             def one(trajectory: Trajectory, outcome: Outcomes) -> Array:
+                x = logits(params, trajectory, outcome)
+                if counts_successors:
+                    level = mlp(params["level"], trajectory.obs[:-1])
+                    return successor_loss(x, level, trajectory, outcome.member, config.trace)
                 counts = hindsight.pair_counts(trajectory, outcome, config.mask_zero_reward)
-                return function(logits(params, trajectory, outcome), trajectory, counts)
+                if config.hindsight_loss == "contrastive":
+                    return hindsight.contrastive_loss(x, trajectory, counts)
+                return hindsight.classification_loss(x, trajectory, counts)
 
             return batch_mean(one, batch, found, loop=all_pairs)
 

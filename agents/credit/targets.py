@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from agents.credit.trajectory import Trajectory
 
@@ -18,14 +18,27 @@ def lambda_targets(
         lam: λ.
     """
     value = jnp.where(trajectory.terminated, 0.0, next_value)
-    last = trajectory.done[1:]
+    return lambda_sums(trajectory.reward, value, trajectory.done[1:], lam)
+
+
+def lambda_sums(
+    amount: Float[Array, "T *k"], value: Float[Array, "T *k"], last: Bool[Array, " T"], lam: float
+) -> Float[Array, "T *k"]:
+    """G_t = x_t + (1 − λ) v_t + λ G_{t+1}, and x_t + v_t where nothing after step t counts.
+
+    Args:
+        amount: x, what is summed.
+        value: v, what is believed to follow on x_t.
+        last: where the sum ends.
+        lam: λ.
+    """
 
     def back(later: Array, step: tuple[Array, ...]) -> tuple[Array, Array]:
-        reward, value, last = step
-        target = reward + jnp.where(last, value, (1.0 - lam) * value + lam * later)
+        amount, value, last = step
+        target = amount + jnp.where(last, value, (1.0 - lam) * value + lam * later)
         return target, target
 
-    _, targets = jax.lax.scan(back, value[-1], (trajectory.reward, value, last), reverse=True)
+    _, targets = jax.lax.scan(back, value[-1], (amount, value, last), reverse=True)
     return jax.lax.stop_gradient(targets)
 
 

@@ -1,6 +1,5 @@
 """Credit-assignment runs: directories in, directories out."""
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +29,7 @@ from internal_rl.credit.world import (
     BuiltWorld,
     build_world,
     learns_features,
+    shadow_credits,
     shadow_features,
     tables,
     validate,
@@ -40,16 +40,6 @@ from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.runs.seeds import seed_mesh, split
-
-# Settings that all learned models of a shadow run take from `credit`.
-_SHARED = (
-    "features",
-    "hindsight_width",
-    "value_width",
-    "hindsight_loss",
-    "clip_ratio",
-    "q_bootstrap",
-)
 
 
 def run_train(
@@ -145,16 +135,9 @@ def run_shadow(
 
 def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, CreditModel]:
     """Models by name: `main`, the learned ones by method, the exact ones as `exact_METHOD`, or as
-    `exact_METHOD@PERTURBATION` where that is not 0.
-
-    Learned ones have their own tuned rates and masks; networks, losses and features are the config's.
-    """
-    from configs.credit import shadow_credit
-
+    `exact_METHOD@PERTURBATION` where that is not 0."""
     models = {"main": build_model(config.credit, built)}
-    for name in config.shadow.methods:
-        shared = {field: getattr(config.credit, field) for field in _SHARED}
-        credit = dataclasses.replace(shadow_credit(name, config.world.kind), **shared)
+    for name, credit in shadow_credits(config).items():
         models[name] = build_model(credit, built)
     for name in config.shadow.exact_methods:
         for size in config.shadow.perturbations:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from agents.credit import METHODS, CreditConfig, World, WorldSpec
-from agents.credit.config import RETURN_METHODS, check_credit
+from agents.credit.config import HINDSIGHT_METHODS, RETURN_METHODS, check_credit
 from agents.credit.train import check_train
 from envs.credit import FiniteMDP, Interleaving, KeyToDoor, Tree, enumerate_mdp, exact
 from envs.credit.interleaving import InterleavingParams
@@ -17,6 +17,16 @@ from internal_rl.credit.config import CreditRunConfig, WorldConfig
 from internal_rl.errors import UserError
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.loop import check_steps
+
+# Settings that all learned models of a shadow run take from `credit`.
+_SHARED = (
+    "features",
+    "hindsight_width",
+    "value_width",
+    "hindsight_loss",
+    "clip_ratio",
+    "q_bootstrap",
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,11 @@ def validate_shadow(config: CreditRunConfig) -> None:
             f"train.switch_at is {config.train.switch_at}; allowed in a shadow run: 0, since its exact "
             "gradients are those of one world"
         )
+    for name, credit in shadow_credits(config).items():
+        try:
+            check_credit(credit)
+        except ValueError as error:
+            raise UserError(f"shadow.methods has {name!r}, and {error}") from None
     if shadow_features(config):
         _check_burn_in(config)
     mdp = tables(build_world(config.world))
@@ -153,6 +168,23 @@ def check_lattice(name: str, methods: Sequence[str], mdp: FiniteMDP) -> None:
 def learns_features(credit: CreditConfig) -> bool:
     """Whether a model needs features that are trained before it."""
     return credit.method == "cocoa_feature" and credit.model == "learned"
+
+
+def shadow_credits(config: CreditRunConfig) -> dict[str, CreditConfig]:
+    """Settings of a shadow run's learned models by method: their own tuned rates and masks; networks,
+    losses and features are the config's."""
+    from configs.credit import shadow_credit
+
+    shared = {name: getattr(config.credit, name) for name in _SHARED}
+    found = {}
+    for method in config.shadow.methods:
+        own = shadow_credit(method, config.world.kind)
+        found[method] = replace(own, **shared)
+        if (
+            method not in HINDSIGHT_METHODS
+        ):  # those that learn no coefficients have no loss for them
+            found[method] = replace(found[method], hindsight_loss=own.hindsight_loss)
+    return found
 
 
 def shadow_features(config: CreditRunConfig) -> tuple[str, ...]:

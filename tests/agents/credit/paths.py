@@ -1,12 +1,27 @@
-"""Enumerated paths as trajectories, and moments of gradients over them."""
+"""Trajectories: a random one, and enumerated paths; and moments of gradients over them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from agents.credit import estimators
-from agents.credit.trajectory import from_paths
+from agents.credit.trajectory import Trajectory, from_paths
 from envs.credit.enumeration import enumerate_paths
+
+
+def trajectory(reward, steps=5, actions=3, done_at=None, seed=0):
+    """One random episode with these rewards, which ends by itself before step `done_at`."""
+    rng = np.random.default_rng(seed)
+    done_at = steps if done_at is None else done_at
+    logits = jnp.asarray(rng.normal(size=(steps, actions)), jnp.float32)
+    return Trajectory(
+        obs=jnp.asarray(rng.normal(size=(steps + 1, 4)), jnp.float32),
+        action=jnp.asarray(rng.integers(actions, size=steps), jnp.int32),
+        reward=jnp.asarray(reward, jnp.float32),
+        log_policy=jax.nn.log_softmax(logits),
+        done=jnp.arange(steps + 1) >= done_at,
+        terminated=jnp.arange(1, steps + 1) == done_at,
+    )
 
 
 def trajectories(mdp, policy, size=1296):

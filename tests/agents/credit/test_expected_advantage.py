@@ -15,6 +15,7 @@ CASES = [
     *((method, {}) for method in METHODS),
     ("cocoa_reward", {"mask_zero_reward": False}),
     ("cocoa_reward", {"hindsight_loss": "contrastive"}),
+    ("cocoa_reward", {"hindsight_loss": "successor"}),
 ]
 
 

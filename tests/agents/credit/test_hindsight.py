@@ -9,25 +9,11 @@ import pytest
 from agents.credit import CreditConfig, WorldSpec, estimators, hindsight, make_model
 from agents.credit.features import distinct_transitions, features, train_features
 from agents.credit.networks import mixed_log_policy
+from agents.credit.successor import successor_loss
 from agents.credit.targets import lambda_targets
-from agents.credit.trajectory import Trajectory
 from envs.credit import exact
-from tests.agents.credit.paths import trajectories
+from tests.agents.credit.paths import trajectories, trajectory
 from tests.envs.credit.mdps import random_logits, random_mdp, softmax
-
-
-def trajectory(reward, steps=5, actions=3, done_at=None, seed=0):
-    rng = np.random.default_rng(seed)
-    done_at = steps if done_at is None else done_at
-    logits = jnp.asarray(rng.normal(size=(steps, actions)), jnp.float32)
-    return Trajectory(
-        obs=jnp.asarray(rng.normal(size=(steps + 1, 4)), jnp.float32),
-        action=jnp.asarray(rng.integers(actions, size=steps), jnp.int32),
-        reward=jnp.asarray(reward, jnp.float32),
-        log_policy=jax.nn.log_softmax(logits),
-        done=jnp.arange(steps + 1) >= done_at,
-        terminated=jnp.arange(1, steps + 1) == done_at,
-    )
 
 
 def spec(values=(0.0, 1.0, 2.0)):
@@ -94,7 +80,11 @@ def test_actions_of_no_probability(lowest):
 
     def loss(params):
         x = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, log_policy)
-        return hindsight.classification_loss(x, t, counts), x
+        both = (
+            hindsight.classification_loss(x, t, counts),
+            successor_loss(x, x[..., 0], t, outcomes.member, 0.9),
+        )
+        return sum(both), x
 
     (value, x), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, x, gradient)))

@@ -262,6 +262,15 @@ def test_sampled_variance_agrees_with_the_exact_one(method):
         ({"policy_rate": -1.0}, "credit.policy_rate is -1.0"),
         ({"method": "reinforce", "action_samples": 2}, "credit.action_samples is 2"),
         ({"perturbation": 0.1}, "credit.perturbation is 0.1"),
+        ({"hindsight_loss": "regression"}, "credit.hindsight_loss is 'regression'; .*successor"),
+        *(
+            (
+                {"method": method, "hindsight_loss": "successor"},
+                f"credit.hindsight_loss is 'successor'; allowed: classification, .* for {method}",
+            )
+            for method in METHODS
+            if method != "cocoa_reward"
+        ),
     ],
 )
 def test_bad_settings(changes, message):

@@ -13,13 +13,14 @@ from configs import credit as presets
 from internal_rl.credit import cli, measure
 from internal_rl.credit import run as runs
 from internal_rl.credit.measure import variance_report
-from internal_rl.credit.world import validate
+from internal_rl.credit.world import shadow_credits, validate, validate_shadow
 from internal_rl.errors import UserError
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir
 
 SMALL = ["--preset", "cocoa-smoke", "--train.eval-episodes", "8", "--world.key-to-door.length", "5"]
 LEARNED = ["--method", "reinforce", "--shadow.methods", "reinforce"]
+SUCCESSOR = ["--credit.hindsight-loss", "successor"]
 SWITCH = ["--world.key-to-door.treasure-after", "-0.2", "--train.switch-at", "5", *LEARNED]
 ODD = [*SMALL, "--world.key-to-door.distractor", "0.1", "0.3141592"]
 BURN = ["--train.batches", "10", "--credit.features.burn-in", "10"]
@@ -129,6 +130,17 @@ def test_shadowed_models_take_their_networks_from_the_flags(monkeypatch):
         "contrastive",
         16,
     )
+
+
+def test_successor_counts_are_shared_with_the_methods_that_have_coefficients():
+    words = ["--run", "x", *SMALL, "--method", "q_critic", "--model", "exact", *SUCCESSOR]
+    words += ["--shadow.methods", "advantage", "cocoa_reward"]
+    config = cli.resolve(cli.parse("shadow", words))
+    validate(config)
+    validate_shadow(config)
+    found = shadow_credits(config)
+    assert found["cocoa_reward"].hindsight_loss == "successor"
+    assert found["advantage"].hindsight_loss == "classification"
 
 
 def test_rewards_without_an_outcome_end_training(tmp_path, monkeypatch):
@@ -261,6 +273,14 @@ def test_every_preset_and_method_is_valid():
         ),
         (["shadow", *ODD, "--shadow.methods", "hca_return"], "shadow has 'hca_return'"),
         (["variance", *ODD, "--methods", "hca_return"], "methods has 'hca_return'"),
+        (
+            ["train", *SMALL, "--method", "hca_plus", *SUCCESSOR],
+            "credit.hindsight_loss is 'successor'; allowed: .* for hca_plus",
+        ),
+        (
+            ["shadow", *SMALL, *SUCCESSOR, "--shadow.methods", "cocoa_reward", "cocoa_feature"],
+            "shadow.methods has 'cocoa_feature', and credit.hindsight_loss is 'successor'; allowed",
+        ),
         (["variance", "--method", "hca"], r"method is 'hca'.*--methods"),
         (["exact", "--model", "exact"], "model is 'exact'; allowed for credit exact: not set"),
         (["exact", "--train.epsilon", "0.2"], r"train.epsilon is 0.2; allowed here: 0\.05"),
