@@ -74,7 +74,7 @@ class CreditConfig:
     hindsight_clip: float = 0.0
     """Largest norm of the hindsight gradient; 0: no bound."""
     hindsight_width: int = 256
-    """Hidden units of the hindsight network."""
+    """Hidden units of the hindsight network, and of the level of successor counts."""
     value_width: int = 256
     """Hidden units of value, action-value and reward networks."""
     action_samples: int = 0

@@ -6,9 +6,10 @@ p(U_{t+k} = u | s, a), the successor representation (Dayan 1993) of outcomes. He
     log M(s, a, u) = level(s, u) + log ratio(s, a, u),   Σ_a π(a | s) ratio = 1,
 
 so that exp(level) is the policy's mean of M, and ratio = w + 1 is `hindsight.classification_ratio` of the same
-network. One network for log M would do, too, but counts grow with the policy, and would first for the actions that are
-taken often: these would seem to contribute. The classes must be listed beforehand; of outcomes that are known
-because they occurred every count is at least 1. Letters: T steps, K outcomes, A actions.
+network. One network for log M has the same optimum, but counts grow as the policy improves, and it learns so
+first of the actions that are taken often: these would seem to contribute. The classes must be listed
+beforehand; of outcomes that are known because they occurred every count is at least 1. Letters: T steps,
+K outcomes, A actions.
 """
 
 import jax
@@ -33,7 +34,7 @@ def successor_targets(
     """
     follows = _next(trajectory.alive)[:, None]
     counted = _next(member * trajectory.alive[:, None])
-    # Of an episode's last step before it is cut the outcome is known, and the value all that follows.
+    # A step at which the episode is cut has an outcome, but no target: its value stands for what follows.
     last = ~_next(has_target(trajectory))
     return lambda_sums(counted, follows * _next(value), last, lam)
 

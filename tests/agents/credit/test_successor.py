@@ -78,7 +78,7 @@ def at_exact_counts(mdp, policy, batch, states, probability):
     return counts, visits, means, gradients, (targets, later), (ratio, truth)
 
 
-@settings(max_examples=6, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=4, phases=(Phase.explicit, Phase.generate))
 @given(seed=SEEDS)
 def test_exact_counts_are_the_fixed_point(seed):
     """For any λ the targets of exact counts have them as their mean, over all trajectories, and the loss
