@@ -1,11 +1,13 @@
 """Objects of a user's own files, named in a config: `path/to/file.py:NAME` or `package.module:NAME`."""
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,17 +19,18 @@ def is_reference(name: str) -> bool:
 
 
 def load(reference: str) -> Any:
-    """The object that `reference` names. A file is run once in a process; what it raises is not caught.
+    """The object that `reference` names. A file is run once in a process, and may import its neighbours.
 
     Raises:
-        ValueError: no such file, module or name, or not of the form above.
+        ValueError: no such file, module or name, not of the form above, or the file raised something.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         raise ValueError(
             f"'{reference}' names no object; allowed: path/to/file.py:NAME or package.module:NAME"
         )
-    module = _from_file(Path(place).resolve()) if place.endswith(".py") else _installed(place)
+    with blaming(reference):
+        module = _from_file(Path(place).resolve()) if place.endswith(".py") else _installed(place)
     if not hasattr(module, name):
         public = sorted(n for n in vars(module) if not n.startswith("_"))
         raise ValueError(f"'{reference}': {place} has no '{name}'; it has {', '.join(public)}")
@@ -49,6 +52,34 @@ def load_function(reference: str, *args: Any, **kwargs: Any) -> Callable[..., An
     return found
 
 
+@contextlib.contextmanager
+def blaming(reference: str) -> Iterator[None]:
+    """Inside, an error that comes out of the file of `reference` is a ValueError of one line that says where.
+
+    Nothing is done where `reference` is none; errors from elsewhere pass.
+    """
+    try:
+        yield
+    except Exception as error:
+        place = reference.rpartition(":")[0]
+        file = Path(place).resolve() if place.endswith(".py") else _file_of(place)
+        if isinstance(error, SyntaxError) and file is not None and error.filename == str(file):
+            raise ValueError(f"{file}, line {error.lineno}: SyntaxError: {error.msg}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if file is not None and frame.filename == str(file)]
+        if not own:
+            raise
+        message = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{file}, line {own[-1].lineno} in {own[-1].name}: {type(error).__name__}: {message}"
+        ) from error
+
+
+def _file_of(module: str) -> Path | None:
+    found = getattr(sys.modules.get(module), "__file__", None)
+    return Path(found) if found else None
+
+
 @functools.cache
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
@@ -60,11 +91,14 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 

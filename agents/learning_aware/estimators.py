@@ -112,9 +112,10 @@ def score_weights(
     if estimator.weights is not None:
         _check_length(rewards, inner_length)
         found = estimator.weights(rewards, inner_length)
-        if found.shape != rewards.shape:
+        if found.shape != rewards.shape or not jnp.issubdtype(found.dtype, jnp.floating):
             raise ValueError(
-                f"the estimator's weights have shape {list(found.shape)}; allowed: the rewards', {list(rewards.shape)}"
+                f"the estimator's weights are {found.dtype}{list(found.shape)}; allowed: floating, of the rewards' "
+                f"shape {list(rewards.shape)}"
             )
         return found
     current, future = split_weights(estimator, rewards, inner_length)

@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from agents.learning_aware.checks import at_least
-from agents.learning_aware.estimators import ESTIMATORS, by_name, score_weights
+from agents.learning_aware.estimators import ESTIMATORS, Estimator, by_name, score_weights
 from agents.learning_aware.lola import LolaSettings, check_lola, lola_dice_gradient
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.objectives import (
@@ -33,7 +33,7 @@ from agents.learning_aware.objectives import (
 from agents.learning_aware.optim import make_optimizer
 from agents.learning_aware.policies import Params, Policy
 from agents.learning_aware.shaping import MetaEpisode, against_meta, against_naive, check_context
-from agents.references import is_reference
+from agents.references import blaming, is_reference
 from envs.social.game import SocialGame
 
 LOLA = "lola_dice"
@@ -144,8 +144,10 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     rewards = jax.ShapeDtypeStruct(
         (cfg.batch, cfg.inner_episodes * game.episode_length), jnp.float32
     )
-    for estimator in estimators:
-        jax.eval_shape(lambda r, e=estimator: score_weights(e, r, game.episode_length), rewards)
+    for name, estimator in zip(_names(cfg), estimators, strict=False):
+        if estimator.weights is not None:
+            with blaming(name):
+                jax.eval_shape(partial(_weights, estimator, game.episode_length), rewards)
     chains = cfg.meta_episodes * cfg.batch
     if objective.algorithm == "ppo" and (
         objective.minibatches < 1 or objective.epochs < 1 or chains % objective.minibatches
@@ -165,6 +167,10 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
         shared = any(estimator.average_future for estimator in estimators)
         check_centring(objective, naive, meta, shared)
     return naive, meta
+
+
+def _weights(estimator: Estimator, inner_length: int, rewards: jax.Array) -> jax.Array:
+    return score_weights(estimator, rewards, inner_length)
 
 
 def _check_slices(cfg: PoolSettings, naive: int, meta: int) -> None:

@@ -11,7 +11,7 @@ from agents.learning_aware.checks import above_zero, at_least
 from agents.learning_aware.naive import NaiveLearner
 from agents.learning_aware.policies import Policy, random_tables, tabular, tabular_by_episode
 from agents.learning_aware.shaping import check_context
-from agents.references import is_reference, load, load_function
+from agents.references import blaming, is_reference, load, load_function
 from envs.social.cleanup import CleanUp
 from envs.social.game import SocialGame, check_game
 from envs.social.matrix import (
@@ -59,7 +59,8 @@ def _own_game(cfg: GameConfig) -> SocialGame:
     found = load(cfg.name)
     if callable(found):
         make = load_function(cfg.name, episode_length=cfg.episode_length)
-        return check_game(make(episode_length=cfg.episode_length))
+        with blaming(cfg.name):
+            return check_game(make(episode_length=cfg.episode_length))
     return IteratedMatrixGame(as_payoffs(found), cfg.episode_length)
 
 
@@ -134,13 +135,18 @@ def make_learner(cfg: NaiveConfig, game: SocialGame, chains: int = 1) -> NaiveLe
         case "frozen":
             return naive.frozen(policy)
     if is_reference(cfg.rule):
-        make = _checked("naive.rule", lambda: load_function(cfg.rule, policy))
-        return _checked("naive.rule", lambda: naive.check_learner(make(policy), game, chains))
+        return _checked("naive.rule", lambda: _own_learner(cfg.rule, policy, game, chains))
     allowed = ("policy_gradient", "actor_critic", "frozen")
     raise UserError(
         f"naive.rule is '{cfg.rule}'; did you mean '{nearest(cfg.rule, allowed)}'? allowed: {', '.join(allowed)}, or "
         "file.py:NAME"
     )
+
+
+def _own_learner(rule: str, policy: Policy, game: SocialGame, chains: int) -> NaiveLearner:
+    make = load_function(rule, policy)
+    with blaming(rule):
+        return naive.check_learner(make(policy), game, chains)
 
 
 def validate_social(config: SocialConfig) -> None:

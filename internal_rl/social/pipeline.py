@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from agents.learning_aware import analytic, population, predictive_phases
 from agents.learning_aware.predictive import Predictor, needs_parent, num_symbols
@@ -225,11 +226,18 @@ def _train(run, config, state, update, headline, seeds, resume, progress) -> Run
         runtime=config.runtime,
         run=run,
         headline=headline,
+        check=_not_finite,
         seeds_axis=seeds > 1,
         resume=resume,
         progress=progress,
     )
     return run
+
+
+def _not_finite(metrics: Mapping[str, Any]) -> str | None:
+    """Rewards stay finite when parameters do not."""
+    bad = [name for name, value in metrics.items() if not np.isfinite(value).all()]
+    return f"{', '.join(bad)} not finite" if bad else None
 
 
 def _open(

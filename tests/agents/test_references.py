@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from agents.references import is_reference, load, load_function
+from agents.references import blaming, is_reference, load, load_function
 
 
 @pytest.fixture
@@ -63,16 +63,32 @@ def test_what_names_nothing(file, reference, message):
         load(reference.format(file=file))
 
 
-def test_errors_of_the_file_are_the_users_to_see(tmp_path, monkeypatch):
+def test_a_file_may_import_its_neighbours(file):
+    (file.parent / "other.py").write_text("from mine import NUMBER\n")
+    before = list(sys.path)
+    assert load(f"{file.parent}/other.py:NUMBER") == 7
+    assert sys.path == before
+
+
+def test_errors_of_the_file_say_where(tmp_path, monkeypatch):
     path = tmp_path / "broken.py"
     path.write_text("import no_such_library\n")
     for _ in range(2):  # the second time, too: no half-made module is kept
-        with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        with pytest.raises(ValueError, match=r"broken.py, line 1 in .*ModuleNotFoundError: No mod"):
             load(f"{path}:Thing")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         load("broken:Thing")
     assert "broken" not in sys.modules
+
+
+def test_only_errors_from_the_file_are_blamed_on_it(file):
+    shorter = load(f"{file}:shorter")
+    message = r"mine.py, line 5 in shorter: TypeError: .*subscriptable"
+    with pytest.raises(ValueError, match=message), blaming(f"{file}:shorter"):
+        shorter(3)
+    with pytest.raises(TypeError), blaming(f"{file}:shorter"):
+        len(3)
 
 
 def test_functions_are_asked_what_they_take(file):

@@ -114,8 +114,17 @@ def test_the_pages_estimator_looks_one_episode_ahead(folder):
             "from agents.learning_aware.estimators import weighted_by\n"
             "W = weighted_by(lambda r, T: r.sum(0))",
             smoke(estimator="f.py:W"),
-            r"weights have shape \[12\]; allowed: the rewards', \[4, 12\]",
+            r"weights are float32\[12\]; allowed: floating, of the rewards' shape \[4, 12\]",
         ),
+        (
+            "from agents.learning_aware.estimators import weighted_by\n"
+            "def f(r, T):\n    return r.reshape(7)\nW = weighted_by(f)",
+            smoke(estimator="f.py:W"),
+            r"pool: .*f.py, line 3 in f: TypeError: cannot reshape",
+        ),
+        ("X = 1 / 0", smoke("f.py:X"), r"game.name: .*f.py, line 1 in .*: ZeroDivisionError"),
+        ("def X(:", smoke("f.py:X"), r"game.name: .*f.py, line 1: SyntaxError"),
+        ("def X(p):\n    return p.nothing", smoke(rule="f.py:X"), "line 2 in X: AttributeError"),
         ("", smoke(estimator="coala_pg"), "allowed: .*lola_dice, or file.py:NAME"),
         ("", smoke(rule="policy_grad"), "did you mean 'policy_gradient'.* or file.py:NAME"),
         ("", smoke("chickens"), "did you mean 'chicken'.* or file.py:NAME"),
@@ -135,3 +144,14 @@ def test_own_weights_have_no_critic(folder):
     pool = replace(config.pool, objective=objective)
     with pytest.raises(UserError, match="with a2c; allowed with a critic: coala"):
         validate_social(replace(config, policy=policy, pool=pool))
+
+
+def test_training_stops_when_parameters_are_lost(folder):
+    """Rewards stay finite then, whatever the actions are."""
+    Path("f.py").write_text(
+        "from agents.learning_aware.estimators import weighted_by\n"
+        "W = weighted_by(lambda r, T: r * float('nan'))\n"
+    )
+    config = smoke(estimator="f.py:W")
+    with pytest.raises(UserError, match=r"step 2: .*grad_norm.* not finite; no checkpoint"):
+        run_social(config, folder / "run", progress=False)
