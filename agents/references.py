@@ -15,7 +15,7 @@ from typing import Any
 
 def is_reference(name: str) -> bool:
     """Whether `name` means an object of the user's rather than one of ours, whose names have no colon."""
-    return ":" in name
+    return ":" in name or name.endswith(".py")
 
 
 def load(reference: str) -> Any:
@@ -37,8 +37,8 @@ def load(reference: str) -> Any:
     return getattr(module, name)
 
 
-def load_function(reference: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-    """`load`, of something that can be called with such arguments; it is not called.
+def load_function(reference: str, *args: str, **kwargs: Any) -> Callable[..., Any]:
+    """`load`, of something that can be called with arguments `args` (their names) and keywords; it is not called.
 
     Raises:
         ValueError: as `load`, or it can't.
@@ -47,7 +47,7 @@ def load_function(reference: str, *args: Any, **kwargs: Any) -> Callable[..., An
     try:
         inspect.signature(found).bind(*args, **kwargs)
     except TypeError as error:
-        wanted = ", ".join([*("…" for _ in args), *(f"{name}=…" for name in kwargs)])
+        wanted = ", ".join([*args, *(f"{name}=…" for name in kwargs)])
         raise ValueError(f"'{reference}' cannot be called as ({wanted}): {error}") from None
     return found
 

@@ -139,15 +139,14 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     if objective.algorithm != "reinforce" and any(e.needs_reinforce for e in estimators):
         raise ValueError(
             f"estimator is '{cfg.estimator}' with {objective.algorithm}; allowed with a critic: "
-            "coala, batch_unaware, m_fos"
+            "coala, batch_unaware, m_fos (every one with objective.algorithm reinforce)"
         )
     rewards = jax.ShapeDtypeStruct(
         (cfg.batch, cfg.inner_episodes * game.episode_length), jnp.float32
     )
     for name, estimator in zip(_names(cfg), estimators, strict=False):
         if estimator.weights is not None:
-            with blaming(name):
-                jax.eval_shape(partial(_weights, estimator, game.episode_length), rewards)
+            _check_weights(name, estimator, game.episode_length, rewards)
     chains = cfg.meta_episodes * cfg.batch
     if objective.algorithm == "ppo" and (
         objective.minibatches < 1 or objective.epochs < 1 or chains % objective.minibatches
@@ -169,8 +168,14 @@ def check_pool(cfg: PoolSettings, game: SocialGame) -> tuple[int, int]:
     return naive, meta
 
 
-def _weights(estimator: Estimator, inner_length: int, rewards: jax.Array) -> jax.Array:
-    return score_weights(estimator, rewards, inner_length)
+def _check_weights(
+    name: str, estimator: Estimator, inner_length: int, rewards: jax.ShapeDtypeStruct
+) -> None:
+    try:
+        with blaming(name):
+            jax.eval_shape(lambda r: score_weights(estimator, r, inner_length), rewards)
+    except ValueError as error:
+        raise ValueError(f"estimator '{name}', T = {inner_length}: {error}") from error
 
 
 def _check_slices(cfg: PoolSettings, naive: int, meta: int) -> None:

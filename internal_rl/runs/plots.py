@@ -84,6 +84,7 @@ def learning_curves(
         elif _highest(curves) <= 1.0:
             axes.set_ylim(-0.03, 1.03)
         _finish(axes, xlabel, f"{ylabel} ({kind} scale)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # updates, episodes
     seeds = sorted({np.atleast_2d(np.asarray(y)).shape[0] for _, y in curves.values()})
     what = "IQM, 95 % bootstrap interval" if band == "ci" else "median, quartiles"
     count = "–".join(map(str, sorted({seeds[0], seeds[-1]})))
@@ -91,7 +92,7 @@ def learning_curves(
     figure.legend(
         handles=figure.axes[0].get_legend_handles_labels()[0],
         loc="outside lower center",
-        ncols=4,
+        ncols=2 * len(scales),  # more would not fit the width
         fontsize="small",
         title=note,
         title_fontsize="small",

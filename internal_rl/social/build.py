@@ -61,6 +61,10 @@ def _own_game(cfg: GameConfig) -> SocialGame:
         make = load_function(cfg.name, episode_length=cfg.episode_length)
         with blaming(cfg.name):
             return check_game(make(episode_length=cfg.episode_length))
+    if isinstance(found, SocialGame):
+        raise ValueError(
+            f"'{cfg.name}' is a game already; allowed: its class, or a function of episode_length that makes it"
+        )
     return IteratedMatrixGame(as_payoffs(found), cfg.episode_length)
 
 
@@ -144,7 +148,7 @@ def make_learner(cfg: NaiveConfig, game: SocialGame, chains: int = 1) -> NaiveLe
 
 
 def _own_learner(rule: str, policy: Policy, game: SocialGame, chains: int) -> NaiveLearner:
-    make = load_function(rule, policy)
+    make = load_function(rule, "policy")
     with blaming(rule):
         return naive.check_learner(make(policy), game, chains)
 
@@ -197,7 +201,10 @@ def validate_embedded(config: EmbeddedConfig) -> None:
     _check_types(config)
     two_actions = [name for name, payoffs in GAMES.items() if len(payoffs[0]) == 2]
     if config.game not in two_actions:
-        shape = np.shape(embedded_payoffs(config)) if is_reference(config.game) else ()
+        own = is_reference(config.game) and not callable(
+            _checked("game", lambda: load(config.game))
+        )
+        shape = np.shape(embedded_payoffs(config)) if own else ()
         if shape != (2, 2, 2):
             has = f", of shape {list(shape)}" if shape else ""
             raise UserError(

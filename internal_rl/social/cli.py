@@ -94,7 +94,7 @@ class Embedded:
     preset: str = "mupi-twin"
     """Named config to start from."""
     game: str = ""
-    """A two-player, two-action game."""
+    """A two-player, two-action matrix game, by name or your own payoffs as file.py:NAME."""
     alphas: tuple[float, ...] = ()
     """Prior weights of "the other runs my own policy"."""
     policies: Literal["open_loop", "half_defect"] = "open_loop"
@@ -198,7 +198,10 @@ def _predictive(args: Predictive) -> None:
     from internal_rl.social.pipeline import run_predictive
 
     config = _config(args)
-    parent = None if args.parent is None else open_run(args.parent)
+    try:
+        parent = None if args.parent is None else open_run(args.parent)
+    except UserError as error:
+        raise UserError(f"parent: {error}") from None
     if args.resume and parent is not None:
         recorded = open_run(args.run).parent("social_predictive").path
         if parent.path.resolve() != recorded:

@@ -93,7 +93,7 @@ def test_only_errors_from_the_file_are_blamed_on_it(file):
 
 def test_functions_are_asked_what_they_take(file):
     assert load_function(f"{file}:shorter", "abc", by=2)("abc", by=2) == "c"
-    with pytest.raises(ValueError, match=r"cannot be called as \(…, to=…\).*'to'"):
-        load_function(f"{file}:shorter", "abc", to=2)
-    with pytest.raises(ValueError, match=r"cannot be called as \(…\).*not a callable"):
-        load_function(f"{file}:NUMBER", 1)
+    with pytest.raises(ValueError, match=r"cannot be called as \(text, to=…\).*'to'"):
+        load_function(f"{file}:shorter", "text", to=2)
+    with pytest.raises(ValueError, match=r"cannot be called as \(text\).*not a callable"):
+        load_function(f"{file}:NUMBER", "text")

@@ -71,6 +71,8 @@ def test_embedded_agents_play_payoffs(folder):
     assert own["rows"] == embedded_report(config)["rows"]
     with pytest.raises(UserError, match=r"game is 'twin.py:WIDE', of shape \[2, 3, 3\]; allowed"):
         validate_embedded(replace(config, game="twin.py:WIDE"))
+    with pytest.raises(UserError, match=r"game is 'my_games.py:Commons'; allowed: .* payoffs \[2"):
+        validate_embedded(replace(config, game="my_games.py:Commons"))
 
 
 def test_a_rule_of_an_installed_module():
@@ -101,7 +103,7 @@ def test_the_pages_estimator_looks_one_episode_ahead(folder):
         ("GAME = [[1, 2], [3, 4, 5]]", smoke("f.py:GAME"), "payoffs is ragged"),
         ("def GAME(): ...", smoke("f.py:GAME"), r"cannot be called as \(episode_length=…\)"),
         ("def GAME(episode_length): return 1", smoke("f.py:GAME"), "int has no num_players"),
-        ("RULE = 3", smoke(rule="f.py:RULE"), r"naive.rule: .* cannot be called as \(…\)"),
+        ("RULE = 3", smoke(rule="f.py:RULE"), r"naive.rule: .* cannot be called as \(policy\)"),
         ("def RULE(p): return p", smoke(rule="f.py:RULE"), "returns a Policy; allowed: a Naive"),
         (
             "from agents.learning_aware.naive import *\n"
@@ -120,8 +122,14 @@ def test_the_pages_estimator_looks_one_episode_ahead(folder):
             "from agents.learning_aware.estimators import weighted_by\n"
             "def f(r, T):\n    return r.reshape(7)\nW = weighted_by(f)",
             smoke(estimator="f.py:W"),
-            r"pool: .*f.py, line 3 in f: TypeError: cannot reshape",
+            r"pool: estimator 'f.py:W', T = 4: .*f.py, line 3 in f: TypeError: cannot reshape",
         ),
+        (
+            "from envs.social.cleanup import CleanUp\nX = CleanUp()",
+            smoke("f.py:X"),
+            "'f.py:X' is a game already; allowed: its class",
+        ),
+        ("", smoke("f.py"), "game.name: 'f.py' names no object; allowed: path/to/file.py:NAME"),
         ("X = 1 / 0", smoke("f.py:X"), r"game.name: .*f.py, line 1 in .*: ZeroDivisionError"),
         ("def X(:", smoke("f.py:X"), r"game.name: .*f.py, line 1: SyntaxError"),
         ("def X(p):\n    return p.nothing", smoke(rule="f.py:X"), "line 2 in X: AttributeError"),
