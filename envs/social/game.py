@@ -126,6 +126,12 @@ def check_game(game: Any) -> SocialGame:
     for name, value in step.info.items():
         if value.shape not in ((), (n,)):
             raise ValueError(f"info['{name}'] has shape {list(value.shape)}; allowed: [] or [{n}]")
+    if not game.stochastic:
+        for name, arguments in {"reset": (key,), "step": (key, state, actions)}.items():
+            if _uses_first(getattr(game, name), arguments):
+                raise ValueError(
+                    f"stochastic is False, but {name} uses its key, of which chains then share one; allowed: True"
+                )
     _check_array("encode", jax.eval_shape(game.encode, obs), (n, game.obs_dim), jnp.floating)
     return game
 
@@ -135,6 +141,13 @@ def _check_array(what: str, x: Any, shape: tuple[int, ...], dtype: Any) -> None:
         found = f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else f"a {_kind(x)}"
         kind = getattr(dtype, "name", None) or getattr(dtype, "__name__", str(dtype))
         raise ValueError(f"{what} is {found}; allowed: {kind}{list(shape)}")
+
+
+def _uses_first(function: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether anything in `function` reads its first argument."""
+    traced = jax.make_jaxpr(function)(*arguments).jaxpr
+    read = [x for equation in traced.eqns for x in equation.invars] + list(traced.outvars)
+    return any(x is traced.invars[0] for x in read)
 
 
 def _tail(x: Any) -> tuple[int, ...]:

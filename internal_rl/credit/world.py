@@ -180,9 +180,8 @@ def shadow_credits(config: CreditRunConfig) -> dict[str, CreditConfig]:
     for method in config.shadow.methods:
         own = shadow_credit(method, config.world.kind)
         found[method] = replace(own, **shared)
-        if (
-            method not in HINDSIGHT_METHODS
-        ):  # those that learn no coefficients have no loss for them
+        # Those that learn no coefficients have no loss for them.
+        if method not in HINDSIGHT_METHODS:
             found[method] = replace(found[method], hindsight_loss=own.hindsight_loss)
     return found
 

@@ -60,7 +60,13 @@ def _own_game(cfg: GameConfig) -> SocialGame:
     if callable(found):
         make = load_function(cfg.name, episode_length=cfg.episode_length)
         with blaming(cfg.name):
-            return check_game(make(episode_length=cfg.episode_length))
+            game = check_game(make(episode_length=cfg.episode_length))
+        if game.episode_length != cfg.episode_length:
+            raise ValueError(
+                f"'{cfg.name}' has episode_length {game.episode_length}; allowed: what it is called with, "
+                f"game.episode_length ({cfg.episode_length})"
+            )
+        return game
     if isinstance(found, SocialGame):
         raise ValueError(
             f"'{cfg.name}' is a game already; allowed: its class, or a function of episode_length that makes it"

@@ -195,6 +195,7 @@ def _analytic(args: Analytic) -> None:
 
 def _predictive(args: Predictive) -> None:
     from internal_rl.runs.run_dir import open_run
+    from internal_rl.social.parents import STAGE
     from internal_rl.social.pipeline import run_predictive
 
     config = _config(args)
@@ -203,7 +204,7 @@ def _predictive(args: Predictive) -> None:
     except UserError as error:
         raise UserError(f"parent: {error}") from None
     if args.resume and parent is not None:
-        recorded = open_run(args.run).parent("social_predictive").path
+        recorded = open_run(args.run).parent(STAGE).path
         if parent.path.resolve() != recorded:
             raise UserError(f"parent is {parent.path}; allowed with --resume: {recorded}")
     run = run_predictive(config, args.run, parent=parent, **run_flags(args))

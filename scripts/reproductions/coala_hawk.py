@@ -91,7 +91,7 @@ def hawk_pool(
         title="after training, by the learner's start",
     )
     figure.suptitle("Prisoner's dilemma, mixed pool of naive learners and two Hawk metas, COALA-PG")
-    write(figure, output, rows, labels[0] if len(labels) == 1 else BAND)
+    write(figure, output, rows, f"{labels[0]}; seeds of key {seed}" if len(labels) == 1 else BAND)
 
 
 SUBCOMMANDS = {"coala-hawk-pool": hawk_pool}

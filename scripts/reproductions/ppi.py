@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.learning_aware import predictive, predictive_phases
 from agents.learning_aware.bayes_tables import bayes_tables, best_response_value
@@ -35,6 +36,7 @@ POOLS: dict[Pool, dict[str, Any]] = {
     "no_tables": {"tabular_share": 0.0},
     "tables_only": {"tabular_share": 1.0},
 }
+MEASURES = ("reward", "late_reward", "cooperation")
 PHASES = {"identity": 8, "no_tables": 8, "tables_only": 4}
 """Of the laptop preset's 18, to save time."""
 TITLES: dict[Pool, str] = {
@@ -92,10 +94,7 @@ def phases(
                 continue
             draw(reward, *column(run, f"{metric}_reward"), colour, label)
             draw(cooperation, *column(run, f"{metric}_cooperation"), colour, label)
-            rows[pool][label] = {
-                what: ending(run, f"{metric}_{what}", 1)
-                for what in ("reward", "late_reward", "cooperation")
-            }
+            rows[pool][label] = {what: ending(run, f"{metric}_{what}", 1) for what in MEASURES}
         if pool == "mixed":
             # The paper's phases are many times ours in games; only the shape can be compared.
             reward.plot(*zip(*MIXED_CURVE, strict=True), "k.:", label="paper, each other")
@@ -105,6 +104,7 @@ def phases(
             reward.axhline(TABLES[pool], color="C0", linestyle=":", label="paper, against tables")
         reward.set(title=TITLES[pool], xlim=(0.5, config.iterations + 0.5), ylim=(-1.35, 1.2))
         cooperation.set(xlabel="phase", ylim=(-0.02, 1.02))
+        cooperation.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0, 0].set_ylabel("reward per round")
     panels[1, 0].set_ylabel("share of cooperation")
     figure.suptitle(f"Predictive policy improvement (preset ppi-{scale})")

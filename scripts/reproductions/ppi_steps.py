@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.learning_aware.predictive import learning_player, play
 from agents.learning_aware.predictive_phases import AGENTS
@@ -23,7 +24,7 @@ from internal_rl.social.build import make_matrix_game
 from internal_rl.social.config import PredictiveConfig
 from internal_rl.social.evaluate import summary
 from internal_rl.social.pipeline import load_predictive, make_predictor
-from reproductions.ppi import Scale, check_output, last_step, pool_config
+from reproductions.ppi import MEASURES, Scale, check_output, last_step, pool_config
 from reproductions.social_figures import BAND, column, draw, ending, origin, trained, write
 
 CHANGES: dict[int, dict[str, Any]] = {
@@ -54,7 +55,6 @@ PAPER: dict[str, dict[str, float]] = {
 """Last phases of the paper; step 3 is there by phase 10."""
 DRIFT = (0.1, 0.18)
 """Cooperation in the first and the last round of two step-2 agents that meet for the first time, in the paper."""
-MEASURES = ("reward", "late_reward", "cooperation")
 
 
 def steps(
@@ -101,6 +101,7 @@ def steps(
             rows[TITLES[step]][label] = ours | {"paper": paper}
         reward.set(title=TITLES[step], xlim=(0.5, config.iterations + 0.5), ylim=(-1.35, 1.4))
         cooperation.set(xlabel="phase", ylim=(-0.02, 1.02))
+        cooperation.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0, 0].set_ylabel("reward per round")
     panels[1, 0].set_ylabel("share of cooperation")
     rows["by tenth of the game"] = _draw_rounds(panels[:, 3], made[2], made[3], games)
@@ -152,7 +153,7 @@ def _draw_rounds(
         draw(cooperation, rounds, share, colour, f"each other, {label}")
         tenths[f"each other, {label}, cooperation"] = _by_tenth(share)
     cooperation.plot(rounds[[0, -1]], DRIFT, "C4:", label="paper, each other, before step 3")
-    reward.set(title="in the game, after step 2", ylim=(-1.35, 1.4))
+    reward.set(title="in the game", ylim=(-1.35, 1.4))
     cooperation.set(xlabel="round", ylim=(-0.02, 1.02))
     return tenths
 

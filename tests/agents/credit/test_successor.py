@@ -146,8 +146,7 @@ def test_tabular_counts_converge():
 
 
 def test_a_network_learns_the_coefficients_from_samples():
-    """Key-to-door, uniform policy: what the model credits at the key on average, all of it the treasure's.
-    Classification ends 0.4 from it: its mean over an episode's own pairs weighs them by how few there are."""
+    """Key-to-door, uniform policy: what the model credits at the key on average, all of it the treasure's."""
     env = KeyToDoor(length=5, ignore_door=True)
     mdp = enumerate_mdp(env, env.default_params).astype(jnp.float32)
     spec = WorldSpec(9, 4, env.reward_values(env.default_params))

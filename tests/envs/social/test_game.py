@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -71,6 +72,11 @@ def test_wrong_functions(broken, message):
         ("episode_length", 2.5, "episode_length is 2.5; allowed: integers of at least 1"),
         ("num_observations", 7, r"num_observations is 7 .* \[2, 5\]; allowed: one integer"),
         ("__hash__", None, "cannot be hashed"),
+        (
+            "reset",
+            lambda self, key: (jnp.int32(0), jax.random.randint(key, (2, 5), 0, 3)),
+            "stochastic is False, but reset uses its key",
+        ),
     ],
 )
 def test_wrong_sizes(name, value, message):

@@ -129,6 +129,11 @@ def test_the_pages_estimator_looks_one_episode_ahead(folder):
             smoke("f.py:X"),
             "'f.py:X' is a game already; allowed: its class",
         ),
+        (
+            "from envs.social.cleanup import CleanUp\nX = lambda episode_length: CleanUp()",
+            smoke("f.py:X"),
+            r"'f.py:X' has episode_length 64; allowed: .*\(4\)",
+        ),
         ("", smoke("f.py"), "game.name: 'f.py' names no object; allowed: path/to/file.py:NAME"),
         ("X = 1 / 0", smoke("f.py:X"), r"game.name: .*f.py, line 1 in .*: ZeroDivisionError"),
         ("def X(:", smoke("f.py:X"), r"game.name: .*f.py, line 1: SyntaxError"),

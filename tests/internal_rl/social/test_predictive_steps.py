@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -64,6 +65,19 @@ def test_the_figure_is_drawn_again_without_training(made, figures, tmp_path):
     figures.steps("smoke", games=8, train=False, runs=made / "runs", output=output)
     again = output.with_suffix(".json").read_text()
     assert again == (made / "figure.json").read_text()
+
+
+def test_pools_without_one_kind_of_games_are_drawn(made, figures, tmp_path):
+    """Step 1 is a pool of the figure of phases, and step 3 looks like the one without tables."""
+    runs = tmp_path / "runs"
+    for step, pool in (("tables_only", "tables_only"), ("step3", "no_tables")):
+        shutil.copytree(made / "runs" / f"ppi-smoke-{step}", runs / f"ppi-smoke-{pool}")
+    phases, output = importlib.import_module("reproductions.ppi").phases, tmp_path / "phases"
+    phases("smoke", ("tables_only", "no_tables"), train=False, runs=runs, output=output)
+    rows = json.loads(output.with_suffix(".json").read_text())
+    tables = {"agent against tables", "tables against agent"}
+    assert set(rows["tables_only"]) == {"run", "phases", *tables}
+    assert set(rows["no_tables"]) == {"run", "phases", "agents against each other"}
 
 
 def lines(path):
