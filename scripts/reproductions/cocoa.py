@@ -21,6 +21,7 @@ from reproductions import cocoa_paper as paper
 from reproductions.cocoa_draw import (
     COLOURS,
     MARK,
+    CurvePlot,
     binned,
     column,
     draw_curves,
@@ -32,6 +33,7 @@ from reproductions.cocoa_draw import (
     write,
 )
 
+TREASURE = "treasure fraction"
 LEARNED = ("cocoa_reward", "advantage", "q_critic", "trajectory_cv", "reinforce", "hca_return")
 
 
@@ -172,6 +174,7 @@ def fig3(
     length: int = 103,
     seeds: int = 10,
     runs: Path = Path("runs/cocoa"),
+    published: Path | None = None,
     output: Path = Path("docs/results/cocoa-fig3"),
 ) -> None:
     """Fig. 3B: treasure fraction while training, exact models left and learned ones right.
@@ -182,31 +185,23 @@ def fig3(
         length: of key-to-door; the paper's values are drawn at 103.
         seeds: trained at once.
         runs: folder of the run directories.
+        published: CSV of this figure; methods without a run under --runs are drawn from it, not trained.
         output: path of the PNG and the JSON, without suffix.
     """
     preset = f"cocoa-length-{length}"
-    sides = {
-        "exact": {m: trained(preset, m, "exact", seeds, runs) for m in exact_methods},
-        "learned": {m: trained(preset, m, "learned", seeds, runs) for m in methods},
-    }
-    sides = {side: trained for side, trained in sides.items() if trained}
-    marks = {"exact": paper.FIG3_EXACT, "learned": paper.FIG3_LEARNED}
-    if length != 103:
-        marks = {"exact": {}, "learned": {}}
-    draw_curves(
-        sides,
-        "eval_treasure",
-        f"treasure fraction, key-to-door of length {length}",
-        paper.FIG3_BATCHES,
-        marks,
-        output,
-    )
+    models = {"exact": exact_methods, "learned": methods}
+    models = {model: names for model, names in models.items() if names}
+    marks = {"exact": paper.FIG3_EXACT, "learned": paper.FIG3_LEARNED} if length == 103 else {}
+    label = f"treasure fraction, key-to-door of length {length}"
+    plot = CurvePlot(preset, "eval_treasure", label, paper.FIG3_BATCHES, marks)
+    draw_curves(plot, models, seeds, runs, published, output)
 
 
 def fig4(
     methods: tuple[str, ...] = LEARNED[:-1],
     seeds: int = 5,
     runs: Path = Path("runs/cocoa"),
+    published: Path | None = None,
     output: Path = Path("docs/results/cocoa-fig4"),
 ) -> None:
     """Fig. 4B: fraction of correct choices in task interleaving while training.
@@ -215,13 +210,14 @@ def fig4(
         methods: estimators with learned models.
         seeds: trained at once.
         runs: folder of the run directories.
+        published: CSV of this figure; methods without a run under --runs are drawn from it, not trained.
         output: path of the PNG and the JSON, without suffix.
     """
-    sides = {
-        "learned": {m: trained("cocoa-interleaving", m, "learned", seeds, runs) for m in methods}
-    }
     marks = {"learned": paper.FIG4}
-    draw_curves(sides, "eval_correct", "fraction correct", paper.FIG4_BATCHES, marks, output)
+    plot = CurvePlot(
+        "cocoa-interleaving", "eval_correct", "fraction correct", paper.FIG4_BATCHES, marks
+    )
+    draw_curves(plot, {"learned": methods}, seeds, runs, published, output)
 
 
 def fig4c(
@@ -273,6 +269,7 @@ def fig5(
     methods: tuple[str, ...] = (*LEARNED[:-1], "cocoa_feature"),
     seeds: int = 10,
     runs: Path = Path("runs/cocoa"),
+    published: Path | None = None,
     output: Path = Path("docs/results/cocoa-fig5"),
 ) -> None:
     """Fig. 5: treasure fraction when the treasure pays the same as a distractor.
@@ -281,17 +278,19 @@ def fig5(
         methods: estimators with learned models.
         seeds: trained at once.
         runs: folder of the run directories.
+        published: CSV of this figure; methods without a run under --runs are drawn from it, not trained.
         output: path of the PNG and the JSON, without suffix.
     """
-    sides = {"learned": {m: trained("cocoa-aliasing", m, "learned", seeds, runs) for m in methods}}
     marks = {"learned": paper.FIG5}
-    draw_curves(sides, "eval_treasure", "treasure fraction", paper.FIG5_BATCHES, marks, output)
+    plot = CurvePlot("cocoa-aliasing", "eval_treasure", TREASURE, paper.FIG5_BATCHES, marks)
+    draw_curves(plot, {"learned": methods}, seeds, runs, published, output)
 
 
 def fig9(
     length: int = 103,
     seeds: int = 10,
     runs: Path = Path("runs/cocoa"),
+    published: Path | None = None,
     output: Path = Path("docs/results/cocoa-fig9"),
 ) -> None:
     """Fig. 9: original HCA and HCA+; no clear difference in the paper.
@@ -300,12 +299,13 @@ def fig9(
         length: of key-to-door; the paper's values are drawn at 103.
         seeds: trained at once.
         runs: folder of the run directories.
+        published: CSV of this figure; methods without a run under --runs are drawn from it, not trained.
         output: path of the PNG and the JSON, without suffix.
     """
     preset = f"cocoa-length-{length}"
-    sides = {"learned": {m: trained(preset, m, "learned", seeds, runs) for m in paper.FIG9}}
-    marks = {"learned": paper.FIG9 if length == 103 else {}}
-    draw_curves(sides, "eval_treasure", "treasure fraction", paper.FIG9_BATCHES, marks, output)
+    marks = {"learned": paper.FIG9} if length == 103 else {}
+    plot = CurvePlot(preset, "eval_treasure", TREASURE, paper.FIG9_BATCHES, marks)
+    draw_curves(plot, {"learned": tuple(paper.FIG9)}, seeds, runs, published, output)
 
 
 def fig12(
@@ -347,6 +347,7 @@ def fig10(
     methods: tuple[str, ...] = ("cocoa_reward", "cocoa_feature", "q_critic", "advantage"),
     seeds: int = 10,
     runs: Path = Path("runs/cocoa"),
+    published: Path | None = None,
     output: Path = Path("docs/results/cocoa-fig10"),
 ) -> None:
     """Fig. 10: treasure fraction around the batch where the treasure's sign switches.
@@ -355,11 +356,12 @@ def fig10(
         methods: estimators with learned models.
         seeds: trained at once.
         runs: folder of the run directories.
+        published: CSV of this figure; methods without a run under --runs are drawn from it, not trained.
         output: path of the PNG and the JSON, without suffix.
     """
-    sides = {"learned": {m: trained("cocoa-switch", m, "learned", seeds, runs) for m in methods}}
     marks = {"learned": paper.FIG10}
-    draw_curves(sides, "eval_treasure", "treasure fraction", paper.FIG10_BATCHES, marks, output)
+    plot = CurvePlot("cocoa-switch", "eval_treasure", TREASURE, paper.FIG10_BATCHES, marks)
+    draw_curves(plot, {"learned": methods}, seeds, runs, published, output)
 
 
 def _tree_title(rows: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from internal_rl.credit.run import run_train
 from internal_rl.errors import UserError
 from internal_rl.flags import leaves
 from internal_rl.runs.cache import enable_compilation_cache
-from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, is_run, write_json
 from internal_rl.runs.statistics import stratified_bootstrap_ci
+from reproductions.cocoa_curves import Curve, curve_of, read_curves, write_curves
 
 COLOURS = {
     name: f"C{i}"
@@ -46,13 +46,17 @@ def trained(
 ) -> RunDir:
     """A run of a preset; with other `batches` than the preset's it has a folder of its own."""
     config = presets.get(preset, method, model)
-    folder = runs / preset.removeprefix("cocoa-") / f"{method}-{model}"
+    folder = _folder(preset, method, model, runs)
     if batches is not None and batches != config.train.batches:
         folder = folder.with_name(f"{folder.name}-{batches}-batches-{seeds}-seeds")
         config = replace(config, train=replace(config.train, batches=batches))
         every = min(config.runtime.checkpoint_every, batches)
         config = replace(config, runtime=replace(config.runtime, checkpoint_every=every))
     return finished(run_train, config, folder, seeds)
+
+
+def _folder(preset: str, method: str, model: str, runs: Path) -> Path:
+    return runs / preset.removeprefix("cocoa-") / f"{method}-{model}"
 
 
 def finished(function: Any, config: CreditRunConfig, path: Path, seeds: int) -> RunDir:
@@ -79,8 +83,7 @@ def finished(function: Any, config: CreditRunConfig, path: Path, seeds: int) -> 
 
 
 def column(run: RunDir, name: str) -> np.ndarray:
-    column = read_metrics(run)[name]
-    return column[:, None] if column.ndim == 1 else column  # [points, seeds]
+    return curve_of(run, name).values
 
 
 def binned(treasure: np.ndarray, values: np.ndarray, bins: int = 10) -> np.ndarray:
@@ -113,39 +116,69 @@ def errorbar(axes: Any, x: Any, rows: Sequence[dict], colour: str, name: str, **
     axes.errorbar(x, middle, error, color=colour, marker="o", capsize=3, label=name, **style)
 
 
+@dataclass(frozen=True)
+class CurvePlot:
+    """What a figure of training curves shows.
+
+    Attributes:
+        preset: of the runs.
+        metric: as logged.
+        label: of the y axis.
+        batches: where the JSON has numbers, and the paper's values lie.
+        marks: the paper's values by model and method.
+    """
+
+    preset: str
+    metric: str
+    label: str
+    batches: Sequence[int]
+    marks: Mapping[str, Mapping[str, Sequence[float]]]
+
+
 def draw_curves(
-    sides: Mapping[str, Mapping[str, RunDir]],
-    metric: str,
-    label: str,
-    batches: Sequence[int],
-    marks: Mapping[str, Mapping[str, Sequence[float]]],
+    plot: CurvePlot,
+    models: Mapping[str, Sequence[str]],
+    seeds: int,
+    runs: Path,
+    published: Path | None,
     output: Path,
 ) -> None:
+    """One panel per model with its methods' curves; beside the JSON a CSV with every point of every seed.
+
+    A curve is that of the run under `runs`, else the published one, else of a run trained now.
+    """
+    known = read_curves(published, plot.preset, plot.metric, seeds) if published else {}
+
+    def find(method: str, model: str) -> Curve:
+        if (model, method) in known and not is_run(_folder(plot.preset, method, model, runs)):
+            return known[model, method]
+        return curve_of(trained(plot.preset, method, model, seeds, runs), plot.metric)
+
+    sides = {model: {m: find(m, model) for m in methods} for model, methods in models.items()}
     figure = Figure(figsize=(7.5 * len(sides), 4.8), layout="constrained")
     panels = figure.subplots(1, len(sides), squeeze=False)[0]
     rows: dict[str, Any] = {}
     for axes, (side, methods) in zip(panels, sides.items(), strict=True):
-        for method, run in methods.items():
-            colour = COLOURS[method]
-            x, y = read_metrics(run)["step"], column(run, metric)
+        for method, curve in methods.items():
+            colour, x, y = COLOURS[method], curve.steps, curve.values
             middle = y.mean(1)
             error = y.std(1, ddof=1) / np.sqrt(y.shape[1]) if y.shape[1] > 1 else 0 * middle
             axes.plot(x, middle, color=colour, label=method)
             axes.fill_between(x, middle - error, middle + error, color=colour, alpha=0.2, lw=0)
             own = {"mean over training": summary(y.mean(0))}
-            for batch in batches:
+            for batch in plot.batches:
                 if batch <= x[-1]:
                     own[str(batch)] = summary(y[np.abs(x - batch).argmin()])
-            if method in marks.get(side, {}):
-                values = marks[side][method]
-                axes.plot(batches[: len(values)], values, color=colour, **MARK)
-                own["paper"] = dict(zip(map(str, batches), values, strict=False))
-            rows[f"{method} {side}"] = own | {"run": run.info["git"]}
-        seeds = next(iter(methods.values())).info["num_seeds"]
+            if method in plot.marks.get(side, {}):
+                values = plot.marks[side][method]
+                axes.plot(plot.batches[: len(values)], values, color=colour, **MARK)
+                own["paper"] = dict(zip(map(str, plot.batches), values, strict=False))
+            rows[f"{method} {side}"] = own | {"run": curve.git}
         title = f"{side} models; band: one standard error, {seeds} seeds"
-        axes.set(xlabel="training batches", ylabel=label, title=title)
+        axes.set(xlabel="training batches", ylabel=plot.label, title=title)
         axes.set_ylim(-0.03, 1.03)
     write(figure, output, rows, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    write_curves(output.with_suffix(".csv"), plot.preset, plot.metric, sides)
 
 
 def write(figure: Figure, output: Path, rows: dict[str, Any], **legend: Any) -> None:

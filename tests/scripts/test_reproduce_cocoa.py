@@ -1,9 +1,11 @@
 """COCOA's figures take a finished run only for what it is, and draw every value that the paper gives."""
 
 import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from configs import credit as presets
@@ -45,3 +47,96 @@ def test_figure_12_has_the_paper_for_every_method(reproductions):
     marks = reproductions("cocoa_paper").FIG12
     assert set(marks) == set(perturbed.exact_methods)
     assert all(set(values) <= set(perturbed.perturbations) for values in marks.values())
+
+
+@pytest.fixture
+def curves(reproductions):
+    steps = np.array([100.0, 200.0, 300.0])
+    git = {"commit": "abc", "dirty": False}
+    make = reproductions("cocoa_curves").Curve
+    rng = np.random.default_rng(0)
+    return {
+        "exact": {"advantage": make(steps, rng.random((3, 2)), git)},
+        "learned": {
+            "advantage": make(steps, rng.random((3, 2)), git),
+            "reinforce": make(steps[:2], rng.random((2, 2)), {"commit": None, "dirty": None}),
+        },
+    }
+
+
+def test_published_curves_are_read_as_they_were_written(reproductions, tmp_path, curves):
+    module, path = reproductions("cocoa_curves"), tmp_path / "curves.csv"
+    module.write_curves(path, "cocoa-smoke", "eval_treasure", curves)
+    found = module.read_curves(path, "cocoa-smoke", "eval_treasure", seeds=2)
+    assert set(found) == {(m, name) for m, methods in curves.items() for name in methods}
+    for (model, method), curve in found.items():
+        written = curves[model][method]
+        np.testing.assert_array_equal(curve.steps, written.steps)
+        np.testing.assert_array_equal(curve.values, written.values)
+        assert curve.git == written.git
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "cocoa-length-23"}, "has the line 'cocoa-smoke,.*of preset cocoa-length-23"),
+        ({"metric": "eval_correct"}, "has the line .* and metric eval_correct"),
+        ({"seeds": 3}, "allowed: .* and 3 of seeds"),
+        ({"edit": ("seed_0", "seed")}, None),
+        ({"edit": ("model,", "")}, "has columns preset, method"),
+        ({"edit": (",100,", ",many,")}, "is damaged: .*many"),
+        ({"edit": (",100,", ",")}, "has the line"),
+        ({"edit": None}, "there is no such file"),
+    ],
+)
+def test_published_curves_of_something_else_are_refused(
+    reproductions, tmp_path, curves, change, message
+):
+    module, path = reproductions("cocoa_curves"), tmp_path / "curves.csv"
+    module.write_curves(path, "cocoa-smoke", "eval_treasure", curves)
+    asked = {"preset": "cocoa-smoke", "metric": "eval_treasure", "seeds": 2} | change
+    edit = asked.pop("edit", ("", ""))
+    if edit is None:
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace(*edit))
+    if message is None:  # what the columns of seeds are called says nothing
+        module.read_curves(path, **asked)
+        return
+    with pytest.raises(UserError, match=message):
+        module.read_curves(path, **asked)
+
+
+def test_a_figure_draws_own_runs_published_curves_and_trains_the_rest(
+    reproductions, tmp_path, monkeypatch, curves
+):
+    draw, module = reproductions("cocoa_draw"), reproductions("cocoa_curves")
+    module.write_curves(tmp_path / "published.csv", "cocoa-smoke", "eval_treasure", curves)
+    own = run_dir.create(
+        tmp_path / "runs/smoke/advantage-learned",
+        "credit-train",
+        presets.get("cocoa-smoke", "advantage"),
+        num_seeds=2,
+    )
+    own.metrics_file.write_text('{"step": 100, "eval_treasure": [0.25, 0.75]}\n')
+    asked_for = []
+
+    def trained(preset, method, model, seeds, runs):
+        asked_for.append((method, model))
+        return own
+
+    monkeypatch.setattr(draw, "trained", trained)
+    plot = draw.CurvePlot("cocoa-smoke", "eval_treasure", "fraction", (100,), {})
+    models = {"exact": ("advantage",), "learned": ("advantage", "reinforce", "q_critic")}
+    draw.draw_curves(
+        plot, models, 2, tmp_path / "runs", tmp_path / "published.csv", tmp_path / "figure"
+    )
+    # Its own run comes before the published curve; what has neither is trained.
+    assert asked_for == [("advantage", "learned"), ("q_critic", "learned")]
+    drawn = json.loads((tmp_path / "figure.json").read_text())
+    assert drawn["advantage learned"]["100"]["mean"] == 0.5
+    assert drawn["advantage exact"]["100"]["mean"] == curves["exact"]["advantage"].values[0].mean()
+    assert drawn["reinforce learned"]["run"] == {"commit": None, "dirty": None}
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    kept = module.read_curves(tmp_path / "figure.csv", "cocoa-smoke", "eval_treasure", 2)
+    assert set(kept) == {(model, name) for model, names in models.items() for name in names}
