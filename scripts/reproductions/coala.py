@@ -155,7 +155,7 @@ def fig5(
         for i, name in enumerate(estimators):
             run = sampled_run(f"ipd-shaping-{suffix}", name, seeds, runs)
             result = evaluate_run(run, episodes=32)
-            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", LABELS[name])
+            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", LABELS[name], _line(name))
             for who, style in (("ego", "-"), ("co", "--")):
                 values = np.asarray(result["by_inner_episode"]["naive"][who])
                 x = np.arange(1, values.shape[1] + 1)
@@ -175,9 +175,7 @@ def fig5(
     if "pool" in panels:
         for i, name in enumerate(estimators):
             run = sampled_run(f"ipd-mixed-{suffix}", name, seeds, runs)
-            # Dashed, because batch-unaware lies beneath it.
-            style = "--" if name == "m_fos" else "-"
-            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name], style)
+            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name], _line(name))
             rows[f"pool {name}"] = evaluate_run(run, episodes=8)["reward"]
             rows["runs"][run.path.name] = origin(run)
         axes[-1].set(
@@ -186,6 +184,11 @@ def fig5(
             title="C: metas against each other, mixed pool",
         )
     write(figure, output, rows, BAND)
+
+
+def _line(estimator: str) -> str:
+    """Dashed for M-FOS, because batch-unaware lies beneath it."""
+    return "--" if estimator == "m_fos" else "-"
 
 
 def fig6(
