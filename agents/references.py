@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -35,6 +36,16 @@ def load(reference: str) -> Any:
         public = sorted(n for n in vars(module) if not n.startswith("_"))
         raise ValueError(f"'{reference}': {place} has no '{name}'; it has {', '.join(public)}")
     return getattr(module, name)
+
+
+def fingerprint(reference: str) -> str | None:
+    """SHA-256 of the file that `reference` is in, after it was loaded; None for a module without a file.
+
+    What that file imports is not part of it.
+    """
+    place = reference.rpartition(":")[0]
+    file = Path(place) if place.endswith(".py") else _file_of(place)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else None
 
 
 def load_function(reference: str, *args: str, **kwargs: Any) -> Callable[..., Any]:

@@ -137,6 +137,7 @@ def create(
     parents: Mapping[str, RunDir] | None = None,
     parent_seed: int = 0,
     num_seeds: int = 1,
+    own_files: Mapping[str, str | None] | None = None,
 ) -> RunDir:
     """Make a new run directory, complete from the moment it appears under its name.
 
@@ -150,6 +151,7 @@ def create(
             directory, so that a tree of runs can be moved.
         parent_seed: which seed of the parents this run starts from.
         num_seeds: size of the leading seed axis of the training state.
+        own_files: SHA-256 by reference of the user's files that the run computes with.
 
     Raises:
         UserError: the name is taken, or `overwrite` would delete a folder that is no run or that is
@@ -162,6 +164,7 @@ def create(
     if occupied:
         _check_overwritable(path, overwrite, parents)
     info = _describe(path, stage, config, parents, parent_seed, num_seeds)
+    info["own_files"] = dict(own_files or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,6 +25,7 @@ from internal_rl.social.build import (
     validate_social,
 )
 from internal_rl.social.config import AnalyticConfig, PredictiveConfig, SocialConfig
+from internal_rl.social.own_files import check_unchanged, fingerprints
 from internal_rl.social.parents import STAGE as PREDICTIVE
 from internal_rl.social.parents import check_parent
 from internal_rl.social.predictor import gru_predictor
@@ -151,6 +152,7 @@ def load_state(run: RunDir) -> population.PoolState | analytic.AnalyticState:
         raise UserError(
             f"{run.path} is a run of stage '{run.stage}'; expected stage 'social' or 'social_analytic'"
         )
+    check_unchanged(run)
     seeds = run.info["num_seeds"]
     if run.stage == "social":
         config = run.load_config(SocialConfig)
@@ -168,6 +170,7 @@ def load_predictive(run: RunDir) -> PredictiveState:
     Raises:
         UserError: no checkpoint yet, a damaged one, or the run that it builds on was moved.
     """
+    check_unchanged(run)
     return _restore(run, _predictive_shapes(run))
 
 
@@ -255,7 +258,16 @@ def _open(
         raise UserError(f"seeds is {seeds}; allowed: at least 1")
     if resume:
         run = run_dir.open_run(path, stage)
+        check_unchanged(run)
         return run, run.load_config(type(config)), run.info["num_seeds"]
     validate(config)
-    run = run_dir.create(path, stage, config, overwrite=overwrite, parents=parents, num_seeds=seeds)
+    run = run_dir.create(
+        path,
+        stage,
+        config,
+        overwrite=overwrite,
+        parents=parents,
+        num_seeds=seeds,
+        own_files=fingerprints(config),
+    )
     return run, config, seeds

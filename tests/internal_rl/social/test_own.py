@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agents import references
 from agents.learning_aware.estimators import ESTIMATORS, by_name, score_weights
 from configs import social as presets
 from envs.social.matrix import GAMES
@@ -55,6 +56,30 @@ def test_a_run_with_all_three_is_trained_and_evaluated(folder):
     for caught in (3.0, 2.0, 0.0):
         state, step = game.step(jax.random.key(0), state, jnp.ones(2, jnp.int32))
         assert step.reward.tolist() == [caught, caught]
+
+
+def test_a_file_that_changes_stops_the_run_that_needs_it(folder, monkeypatch):
+    config = smoke("my_games.py:DEADLOCK", estimator="coala")
+    run = run_social(replace(config, iterations=2), folder / "run", progress=False)
+    assert set(run.info["own_files"]) == {"my_games.py:DEADLOCK"}
+    file = folder / "my_games.py"
+    before = file.read_text()
+    file.write_text(before + "# other payoffs, say\n")
+    for again in (
+        lambda: run_social(config, run.path, resume=True, progress=False),
+        lambda: evaluate_run(run, episodes=1),
+    ):
+        with pytest.raises(UserError, match=r"my_games.py:DEADLOCK has changed since .*put the"):
+            again()
+    file.write_text(before)
+    evaluate_run(run, episodes=1)
+    file.unlink()
+    with pytest.raises(UserError, match=r"needs my_games.py:DEADLOCK: .*No such file"):
+        evaluate_run(run, episodes=1)
+    # A new process has not imported the file yet.
+    monkeypatch.setattr(references, "_from_file", references._from_file.__wrapped__)
+    with pytest.raises(UserError, match=r"needs my_games.py:DEADLOCK: no file .*my_games.py"):
+        evaluate_run(run, episodes=1)
 
 
 def test_payoffs_are_a_matrix_game(folder):
