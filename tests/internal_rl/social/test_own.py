@@ -19,6 +19,7 @@ from internal_rl.social.build import make_game, make_learner, validate_embedded,
 from internal_rl.social.config import EmbeddedConfig, GameConfig, NaiveConfig, SocialConfig
 from internal_rl.social.embedded import embedded_report
 from internal_rl.social.evaluate import evaluate_run
+from internal_rl.social.own_files import check_unchanged
 from internal_rl.social.pipeline import run_social
 
 PAGE = Path(__file__).parents[3] / "docs" / "social-own.md"
@@ -72,7 +73,7 @@ def test_a_file_that_changes_stops_the_run_that_needs_it(folder, monkeypatch):
         with pytest.raises(UserError, match=r"my_games.py:DEADLOCK has changed since .*put the"):
             again()
     file.write_text(before)
-    evaluate_run(run, episodes=1)
+    check_unchanged(run)
     file.unlink()
     with pytest.raises(UserError, match=r"needs my_games.py:DEADLOCK: .*No such file"):
         evaluate_run(run, episodes=1)
