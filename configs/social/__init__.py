@@ -34,17 +34,27 @@ def get(name: str, kind: type[Preset]) -> Preset:
 def with_estimator(config: SocialConfig, estimator: str) -> SocialConfig:
     """`config` with `estimator`, and with that method's objective where `config` is a preset of `OBJECTIVES`.
 
-    Everywhere else, and for estimators that the paper has no values of, the objective stays the preset's.
-    Sampled LOLA-DiCE imagines single inner episodes, so a Hawk policy forgets between them.
+    Everywhere else, and for estimators that the paper has no values of, the objective stays the preset's. Sampled
+    LOLA-DiCE has no critic, and imagines single inner episodes: a Hawk policy forgets between them, and one table serves
+    for all of them.
     """
     objective = OBJECTIVES.get(config.name, {}).get(estimator, config.pool.objective)
     policy, naive = config.policy, config.naive
-    if estimator == "lola_dice" and policy.kind == "hawk" and policy.memory == "meta_episode":
-        policy = replace(policy, memory="inner_episode")
-        if config.pool.dynamic_naive:  # copies of the policy
-            naive = replace(naive, policy=policy)
+    if estimator == "lola_dice":
+        objective = replace(objective, algorithm="reinforce", slices=1)
+        if policy.kind == "hawk" and policy.memory == "meta_episode":
+            policy = replace(policy, memory="inner_episode")
+            if config.pool.dynamic_naive:  # copies of the policy
+                naive = replace(naive, policy=policy)
+        if policy.kind == "tabular_by_episode":
+            policy = replace(policy, kind="tabular")
     pool = replace(config.pool, estimator=estimator, objective=objective)  # pyright: ignore[reportArgumentType]
     return replace(config, policy=policy, naive=naive, pool=pool)
+
+
+def meta_only(config: SocialConfig) -> SocialConfig:
+    """The pool of `config` without naive learners."""
+    return replace(config, pool=replace(config.pool, p_naive=0.0, p_meta=1.0, naive_episodes=0))
 
 
 def names(kind: type) -> tuple[str, ...]:

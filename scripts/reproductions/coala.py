@@ -29,7 +29,9 @@ from reproductions.social_figures import (
     draw,
     ending,
     origin,
-    sampled_run,
+    run_path,
+    sampled_configs,
+    trained,
     write,
 )
 
@@ -137,29 +139,32 @@ def fig5(
 
     Args:
         scale: tabular and hawk take minutes to hours on a CPU, paper is for an accelerator.
-        panels: shaping draws A and B, pool draws C.
-        estimators: weights on the scores against naive learners.
+        panels: shaping draws A and B, pool draws C; with coala among the estimators, C has a pool without naive
+            learners, too.
+        estimators: coala, batch_unaware, m_fos, lola_dice, full, myopic, or your own, file.py:NAME.
         seeds: trained at once.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
     suffix = {"tabular": "tabular", "hawk": "hawk-laptop", "paper": "paper"}[scale]
-    figure = Figure(figsize=(5 * (2 * ("shaping" in panels) + ("pool" in panels)), 4.4))
-    figure.set_layout_engine("constrained")
-    axes = list(
-        figure.subplots(1, 2 * ("shaping" in panels) + ("pool" in panels), squeeze=False)[0]
-    )
+    presets_of = {"shaping": f"ipd-shaping-{suffix}", "pool": f"ipd-mixed-{suffix}"}
+    configs = {panel: sampled_configs(presets_of[panel], estimators) for panel in panels}
+    width = 2 * ("shaping" in panels) + ("pool" in panels)
+    figure = Figure(figsize=(5 * width, 4.4), layout="constrained")
+    axes = list(figure.subplots(1, width, squeeze=False)[0])
     rows: dict[str, Any] = {"runs": {}}
     if "shaping" in panels:
         learning, inner = axes[:2]
-        for i, name in enumerate(estimators):
-            run = sampled_run(f"ipd-shaping-{suffix}", name, seeds, runs)
-            result = evaluate_run(run, episodes=32)
-            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", LABELS[name], _line(name))
+        for i, (name, config) in enumerate(configs["shaping"].items()):
+            run = trained(config, run_path(runs, config), seeds)
+            result, label = evaluate_run(run, episodes=32), LABELS.get(name, name)
+            draw(learning, *column(run, "naive/ego_reward"), f"C{i}", label, _line(name))
             for who, style in (("ego", "-"), ("co", "--")):
                 values = np.asarray(result["by_inner_episode"]["naive"][who])
                 x = np.arange(1, values.shape[1] + 1)
-                draw(inner, x, values, f"C{i}", LABELS[name] if who == "ego" else "", style)
+                draw(
+                    inner, x, values, f"C{i}", label if who == "ego" else f"_naive, {label}", style
+                )
             rows[f"shaping {name}"] = result["reward"]["naive"]
             rows["runs"][run.path.name] = origin(run)
         learning.set(
@@ -173,10 +178,20 @@ def fig5(
             title="B: after training (dashed: the naive learner)",
         )
     if "pool" in panels:
-        for i, name in enumerate(estimators):
-            run = sampled_run(f"ipd-mixed-{suffix}", name, seeds, runs)
-            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", LABELS[name], _line(name))
-            rows[f"pool {name}"] = evaluate_run(run, episodes=8)["reward"]
+        pools = {LABELS.get(name, name): config for name, config in configs["pool"].items()}
+        if "coala" in estimators:
+            pools[f"{LABELS['coala']}, no naive learners"] = presets.meta_only(
+                configs["pool"]["coala"]
+            )
+        for i, (label, config) in enumerate(pools.items()):
+            run = trained(config, run_path(runs, config), seeds)
+            style = ":" if not config.pool.p_naive else _line(config.pool.estimator)
+            draw(axes[-1], *column(run, "meta/ego_reward"), f"C{i}", label, style)
+            result = evaluate_run(run, episodes=8)
+            name = config.pool.estimator + (" without naive" if not config.pool.p_naive else "")
+            rows[f"pool {name}"] = result["reward"]
+            # Half the reward of cooperation may be alternation, which only these tell from it.
+            rows[f"cooperation by observation, {name}"] = result["cooperation_by_observation"]
             rows["runs"][run.path.name] = origin(run)
         axes[-1].set(
             xlabel="meta updates",
@@ -312,10 +327,10 @@ def _cleanup(
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     panels = figure.subplots(2, 3).reshape(-1)
     rows: dict[str, Any] = {}
-    for i, name in enumerate(estimators):
-        run = sampled_run(preset, name, seeds, runs)
+    for i, (name, config) in enumerate(sampled_configs(preset, estimators).items()):
+        run = trained(config, run_path(runs, config), seeds)
         for axes, (metric, label) in zip(panels, shown.items(), strict=True):
-            draw(axes, *column(run, f"{kind}/{metric}"), f"C{i}", LABELS[name])
+            draw(axes, *column(run, f"{kind}/{metric}"), f"C{i}", LABELS.get(name, name))
             axes.set(xlabel="meta updates", ylabel=label)
         kept = dict.fromkeys((*shown, "co_cleaned", "cleaned_gap"))
         rows[name] = {metric: ending(run, f"{kind}/{metric}", 1) for metric in kept}

@@ -168,7 +168,7 @@ def fig12(
         for j, measured in enumerate(estimators):
             ratio = np.asarray(norms.log_ratio)[:, :, j].T  # [S, points + 1]
             if j == i:
-                draw(axes, steps, ratio, f"C{i}", LABELS[name])
+                draw(axes, steps, ratio, f"C{i}", LABELS.get(name, name))
             elif name == "coala":
                 axes.plot(steps, np.nanmedian(ratio, axis=0), ":", color=f"C{j}")
             rows[f"{measured}, on policies of {name}"] = {
@@ -208,9 +208,9 @@ def rivals(
     for i, (name, (mean, deviation)) in enumerate(PAPER_RIVALS.items()):
         for axes, kind in ((left, "meta"), (right, "naive")):
             metric = f"{kind}/ego_reward_{name}"
-            draw(axes, *column(run, metric), f"C{2 * i}", LABELS[name])
+            draw(axes, *column(run, metric), f"C{2 * i}", LABELS.get(name, name))
             rows[metric] = ending(run, metric)
-        paper = f"paper, {LABELS[name]}: {mean:.3f} ± {deviation:.3f}"
+        paper = f"paper, {LABELS.get(name, name)}: {mean:.3f} ± {deviation:.3f}"
         left.axhline(mean, color=f"C{2 * i}", linestyle=":", linewidth=1, label=paper)
         rows[f"paper, {name}"] = [mean, deviation]
     left.set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")

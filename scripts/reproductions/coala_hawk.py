@@ -15,7 +15,7 @@ from configs import social as presets
 from internal_rl.errors import UserError
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import SocialConfig
-from internal_rl.social.evaluate import summary
+from internal_rl.social.evaluate import evaluate_run, summary
 from internal_rl.social.pipeline import load_state, parts
 from reproductions.coala_analysis import POOL_METRICS
 from reproductions.social_figures import BAND, RUNS, column, draw, ending, origin, trained, write
@@ -82,6 +82,9 @@ def hawk_pool(
         by_start = _by_start(run)
         show(panels[2], STARTS, by_start, i, label)
         rows[name] = {m: ending(run, m) for m in POOL_METRICS} | {"run": origin(run)}
+        # Half the reward of cooperation may be alternation, which only these tell from it.
+        observed = evaluate_run(run, episodes=4)["cooperation_by_observation"]
+        rows[name]["metas' P(C) at the start and after CC, CD, DC, DD"] = observed["meta"]
         found = zip(STARTS, by_start.T, strict=True)
         rows[name]["against naive by P(C) of the start"] = {f"{p}": summary(x) for p, x in found}
     panels[0].set(xlabel="meta updates", ylabel="reward per step", title="metas against each other")

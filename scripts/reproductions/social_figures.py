@@ -1,7 +1,8 @@
 """What the figures of the social papers share: runs that are continued, curves with quartiles, JSON beside the PNG."""
 
+import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,22 @@ from internal_rl.errors import UserError
 from internal_rl.runs.cache import enable_compilation_cache
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.loop import timing_totals
-from internal_rl.runs.run_dir import RunDir, is_run, write_json
+from internal_rl.runs.run_dir import RunDir, git_state, is_run, write_json
 from internal_rl.runs.statistics import median_and_quartiles
+from internal_rl.social.build import validate_social
 from internal_rl.social.config import AnalyticConfig, PredictiveConfig, SocialConfig
 from internal_rl.social.evaluate import summary
 from internal_rl.social.pipeline import run_analytic, run_predictive, run_social
 
 RUNS = Path("runs/coala")
-LABELS = {"coala": "COALA-PG", "batch_unaware": "batch-unaware", "m_fos": "M-FOS"}
-"""Estimators as a reader of the papers calls them."""
-ESTIMATORS = tuple(LABELS)
+LABELS = {
+    "coala": "COALA-PG",
+    "batch_unaware": "batch-unaware",
+    "m_fos": "M-FOS",
+    "lola_dice": "LOLA-DiCE",
+}
+"""Estimators as a reader of the papers calls them; others go by their own name."""
+ESTIMATORS = ("coala", "batch_unaware", "m_fos")
 BAND = "line: median over seeds; band: quartiles; thin: single seeds"
 
 
@@ -33,10 +40,24 @@ def analytic_run(name: str, seeds: int, runs: Path) -> RunDir:
     return trained(presets.get(name, AnalyticConfig), runs / name, seeds)
 
 
-def sampled_run(name: str, estimator: str, seeds: int, runs: Path) -> RunDir:
-    """Run of a sampled preset with one of the estimators, and what the paper sets for that method."""
-    config = presets.with_estimator(presets.get(name, SocialConfig), estimator)
-    return trained(config, runs / f"{name}-{estimator}", seeds)
+def sampled_configs(name: str, estimators: Sequence[str]) -> dict[str, SocialConfig]:
+    """A sampled preset with each of the estimators, and with what the paper sets for that method.
+
+    Raises:
+        UserError: an estimator that is unknown or does not fit; before anything is trained.
+    """
+    preset = presets.get(name, SocialConfig)
+    found = {estimator: presets.with_estimator(preset, estimator) for estimator in estimators}
+    for config in found.values():
+        validate_social(config)
+    return found
+
+
+def run_path(runs: Path, config: SocialConfig) -> Path:
+    """Where the figures keep the run of a sampled preset; an estimator in a file is named without its folders."""
+    estimator = Path(config.pool.estimator).name.replace(":", "-")
+    kind = "" if config.pool.p_naive else "-without-naive"
+    return runs / f"{config.name}-{estimator}{kind}"
 
 
 def trained(
@@ -107,7 +128,10 @@ def origin(run: RunDir) -> dict[str, Any]:
 def write(
     figure: Figure, output: Path, rows: Mapping[str, Any], note: str = "", *, legend: bool = True
 ) -> None:
-    """The PNG with a legend in every panel, the JSON beside it, and the numbers on stdout."""
+    """The PNG with a legend in every panel, JSON and drawn lines (CSV) beside it, and the numbers on stdout.
+
+    Lines whose label starts with an underscore are in the CSV, but not in the legend.
+    """
     for axes in figure.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -117,6 +141,22 @@ def write(
         figure.supxlabel(note, fontsize="small", color="0.3")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output.with_suffix(".png"), dpi=130)
-    write_json(output.with_suffix(".json"), dict(rows))
+    write_json(output.with_suffix(".json"), {**rows, "drawn_at": git_state()})
+    _write_lines(figure, output.with_suffix(".csv"))
     print(json.dumps(rows, indent=2))
     print(output.with_suffix(".png"))
+
+
+def _write_lines(figure: Figure, path: Path) -> None:
+    """Every line that has a label, so that what a text says of a curve can be checked."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("panel", "line", "x", "y"))
+        for i, axes in enumerate(figure.axes):
+            panel = axes.get_title() or axes.get_ylabel() or str(i)
+            for line in axes.lines:
+                label = str(line.get_label())
+                if label and not label.startswith("_child"):
+                    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+                    for point in zip(x, y, strict=True):
+                        rows.writerow((panel, label.lstrip("_"), *(f"{v:.6g}" for v in point)))

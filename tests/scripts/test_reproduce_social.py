@@ -1,5 +1,6 @@
 """What the social figures' commands refuse, before they train anything."""
 
+import csv
 import importlib
 import itertools
 import json
@@ -11,6 +12,8 @@ import pytest
 
 from configs import social as presets
 from internal_rl.errors import UserError
+from internal_rl.runs import run_dir
+from internal_rl.social.build import validate_social
 from internal_rl.social.config import SocialConfig
 from internal_rl.social.pipeline import run_social
 
@@ -38,6 +41,18 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
             {"meta_episodes": 64},
             "meta_episodes is 64; allowed: multiples of 64",
         ),
+        (
+            "coala",
+            "fig5",
+            {"estimators": ("coala", "m_foss")},
+            "estimator is 'm_foss'; allowed: coala, .*lola_dice, or file.py:NAME",
+        ),
+        (
+            "coala",
+            "fig6",
+            {"estimators": ("coala", "myopic")},
+            "estimator is 'myopic' with ppo; allowed with a critic: coala, batch_unaware, m_fos",
+        ),
         ("ppi", "phases", {"scale": "smoke"}, "output is docs/results/ppi-phases with scale smoke"),
         ("ppi", "a2c", {"shares": (0.5, 2.0)}, r"shares holds 2.0; allowed: in \[0, 1\]"),
         ("ppi", "limits", {"games": 0}, "games is 0; allowed: at least 1"),
@@ -52,6 +67,64 @@ def test_bad_flags(module, command, arguments, message, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=message):
         getattr(figures, command)(**arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [n for n in presets.names(SocialConfig) if not n.startswith(("ipd-rivals", "ppi-"))],
+)
+def test_lola_fits_every_preset(preset):
+    config = presets.with_estimator(presets.get(preset, SocialConfig), "lola_dice")
+    validate_social(config)
+    # The imagined inner episodes are single ones.
+    assert config.policy.kind == "tabular" or config.policy.memory == "inner_episode"
+
+
+def test_figure_5_shows_every_estimator_and_a_pool_without_naive_learners(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    figures = importlib.import_module("reproductions.coala")
+
+    def trained(config, path, seeds):
+        run = run_dir.create(path, "social", config, num_seeds=seeds)
+        # A reward that says which run it is: its number.
+        number = len(list(path.parent.iterdir()))
+        metrics = ("naive/ego_reward", "meta/ego_reward")
+        lines = ({"step": s, **{key: [number, number + 0.5] for key in metrics}} for s in (1, 2))
+        run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return run
+
+    def evaluated(run, episodes):
+        values = {"ego": [[1.0, 2.0], [1.0, 2.0]], "co": [[0.0, 0.5], [0.0, 0.5]]}
+        return {
+            "by_inner_episode": {"naive": values},
+            "reward": {"naive": run.path.name, "meta": run.path.name},
+            "cooperation_by_observation": {"meta": [[0.5] * 5] * 2},
+        }
+
+    monkeypatch.setattr(figures, "trained", trained)
+    monkeypatch.setattr(figures, "evaluate_run", evaluated)
+    output = tmp_path / "figure"
+    figures.fig5(estimators=("coala", "lola_dice"), seeds=2, runs=tmp_path / "runs", output=output)
+    rows = json.loads(output.with_suffix(".json").read_text())
+    alone = "ipd-mixed-tabular-coala-without-naive"
+    assert rows["pool coala without naive"]["meta"] == alone
+    assert run_dir.RunDir(tmp_path / "runs" / alone).load_config(SocialConfig).pool.p_naive == 0
+    assert rows["shaping lola_dice"] == "ipd-shaping-tabular-lola_dice"
+    assert "cooperation by observation, lola_dice" in rows
+    drawn = list(csv.DictReader(output.with_suffix(".csv").read_text().splitlines()))
+    titles = {"A": "A: meta agent against naive learners", "C": "C: metas against each other"}
+    found = {
+        panel: {row["line"]: float(row["y"]) for row in drawn if row["panel"].startswith(title)}
+        for panel, title in titles.items()
+    }
+    assert found["A"] == {"COALA-PG": 1.25, "LOLA-DiCE": 2.25}
+    assert found["C"] == {
+        "COALA-PG": 3.25,
+        "LOLA-DiCE": 4.25,
+        "COALA-PG, no naive learners": 5.25,
+    }
+    naive = [row["y"] for row in drawn if row["line"] == "naive, COALA-PG"]
+    assert naive == ["0", "0.5"]
 
 
 def test_every_variant_of_the_hawk_pool_is_another_one(monkeypatch):
