@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from agents.learning_aware.analytic import DEFECTION_LOGIT, AnalyticSettings
+from envs.social.analytic import CLASSIC_PAYOFFS
 from internal_rl.config import RuntimeConfig
 from internal_rl.social.config import AnalyticConfig
 
@@ -51,6 +52,19 @@ _FIG9_LOGITS = replace(
     agents=replace(_FIG3C.agents, p_naive=0.5, start="defection", naive_start_mean=DEFECTION_LOGIT),
 )
 _FIG10 = replace(_FIG9, name="coala-fig10", agents=replace(_FIG9.agents, start="tit_for_tat"))
+# The game of older opponent-shaping work: LOLA (Foerster et al. 2018) and M-FOS take the plain sum and steps of 1.
+_CLASSIC = AnalyticConfig(
+    name="ipd-classic",
+    iterations=1000,
+    agents=AnalyticSettings(
+        rule="lola_dice",
+        naive_rate=1.0,
+        payoffs=CLASSIC_PAYOFFS,
+        discount=0.96,
+        normalised=False,
+    ),
+    runtime=RuntimeConfig(log_every=50, checkpoint_every=500),
+)
 _LOLA_WEIGHTS = {1: 1.0, 2: 1.0, 3: 0.75, 10: 0.6, 20: 0.4}
 """Figure 4C: weight of the LOLA term by number of look-aheads."""
 
@@ -73,5 +87,5 @@ _FIG4C = [_lola(n, w, f"coala-fig4c-{n}") for n, w in _LOLA_WEIGHTS.items() if w
 
 PRESETS = (
     *(_ANALYTIC_SMOKE, _FIG3A, _FIG3B, _FIG3C, _FIG3C_META, _FIG9, _FIG9_LOGITS, _FIG10),
-    *(*_FIG4A, *_FIG4C),
+    *(_CLASSIC, *_FIG4A, *_FIG4C),
 )

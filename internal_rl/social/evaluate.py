@@ -191,7 +191,10 @@ def _evaluate_analytic(
     if cfg.num_meta > 1:
         mutual = jax.jit(jax.vmap(lambda p: analytic.mutual_reward(p, cfg)))(params)
         result["mutual_reward"] = summary(mutual)
-        result["cooperating_seeds"] = int((np.asarray(mutual) >= 0.9).sum())
+        # Nine tenths of the way from mutual defection to mutual cooperation, per step.
+        best, _, _, worst = cfg.payoffs
+        per_step = np.asarray(mutual) * (1.0 if cfg.normalised else 1.0 - cfg.discount)
+        result["cooperating_seeds"] = int((per_step >= worst + 0.9 * (best - worst)).sum())
     return result
 
 
