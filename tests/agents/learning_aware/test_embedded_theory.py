@@ -258,13 +258,9 @@ def test_an_independent_q_alone_does_not_decouple():
 
     So "q decoupled" must be read as the whole mixture being a product.
     """
-    q = np.outer([0.5, 0.5], [0.0, 1.0]) * 0.98 + 0.005
-    independent = np.outer(q.sum(1), q.sum(0))
-    for weight in (independent, independent.T):
-        np.testing.assert_allclose(weight, np.outer(weight.sum(1), weight.sum(0)))
-    first, _ = limit_beliefs((0, 0), independent)
-    _, second = limit_beliefs((0, 0), independent.T)
-    assert is_subjective_equilibrium(payoffs(), (0, 0), (first, second))
+    q = np.outer([0.01, 0.99], [0.01, 0.99])  # strictly positive, and the same for both
+    assert is_subjective_equilibrium(payoffs(), (0, 0), limit_beliefs((0, 0), q))
+    assert not is_subjective_equilibrium(payoffs(), (0, 0), limit_beliefs((0, 0), q, decoupled))
     assert not is_nash(payoffs(), (0, 0))
 
 
