@@ -3,7 +3,7 @@
 A universe is a pair (own policy, other's policy); an agent holds a belief over universes, updates it on its *own actions*
 as well as on what the other does, and best-responds to what it then predicts. Policies are finite automata. Numpy, not
 jax: classes are small, the trees are irregular, and probabilities must be exact. Letters: N own and K other policies, S
-automaton states, A own and B other actions.
+automaton states, A own and B other actions. With more players "the other" is all others at once, see `mixture_players`.
 """
 
 from collections.abc import Callable
@@ -66,12 +66,16 @@ class Belief:
     other_state: np.ndarray
 
 
-def open_loop(length: int, always_last: float = 0.0) -> PolicyClass:
-    """All 2^length action sequences, uniform; `always_last` of the mass is moved to "always action 1" (defect)."""
+def open_loop(length: int, always_last: float = 0.0, players: int = 2) -> PolicyClass:
+    """All 2^length action sequences, uniform; `always_last` of the mass is moved to "always action 1" (defect).
+
+    Args:
+        players: of the game; the others' 2^(players − 1) joint actions are seen, and ignored.
+    """
     sequences = (np.arange(2**length)[:, None] >> np.arange(length)[::-1]) & 1  # [N, S]
     output = np.eye(2)[sequences]
     following = np.minimum(np.arange(length) + 1, length - 1)
-    shape = (2**length, length, 2, 2)
+    shape = (2**length, length, 2, 2 ** (players - 1))
     transition = np.broadcast_to(following[None, :, None, None], shape)
     weight = np.full(2**length, (1 - always_last) / 2**length)
     weight[-1] += always_last
@@ -170,18 +174,27 @@ def self_value(belief: Belief, payoff: np.ndarray, discount: float, horizon: int
 
 
 def q_values(
-    belief: Belief, payoff: np.ndarray, discount: float, depth: int, horizon: int
+    belief: Belief,
+    payoff: np.ndarray,
+    discount: float,
+    depth: int,
+    horizon: int,
+    causal: bool = False,
 ) -> np.ndarray:
     """Q^k(a) of the k-step planner [A], with V_ρ after k = `depth` own choices, up to `horizon` rounds in all.
 
     Q¹(a) = E_ρ(b|a)[(1 − γ) r + γ V_ρ]; Q^k maximises over Q^{k−1} after the percept. depth = horizon: embedded
     best response to that horizon. Payoffs [A, B]. Actions of probability 0 raise ValueError.
+
+    Args:
+        causal: a contemplated action is an intervention, and no evidence about the other: ρ(b | history) instead of
+            ρ(b | history, a). Not what MUPI's agents do; the comparison shows what evidence is worth (spec 11.5).
     """
     if not 1 <= depth <= horizon:
         raise ValueError(f"depth is {depth}; allowed: 1 to the horizon, {horizon}")
     values = np.zeros(payoff.shape[0])
     for action in range(payoff.shape[0]):
-        after = observe_action(belief, action)
+        after = belief if causal else observe_action(belief, action)
         other = np.exp(after.log_weight).sum(0) @ _other_output(belief)
         for reply in np.flatnonzero(other):
             value = (1 - discount) * payoff[action, reply]
@@ -190,7 +203,7 @@ def q_values(
                 if depth == 1:
                     value += discount * self_value(following, payoff, discount, horizon - 1)
                 else:
-                    inner = q_values(following, payoff, discount, depth - 1, horizon - 1)
+                    inner = q_values(following, payoff, discount, depth - 1, horizon - 1, causal)
                     value += discount * float(inner.max())
             values[action] += other[reply] * value
     return values
@@ -198,7 +211,10 @@ def q_values(
 
 @dataclass(frozen=True)
 class EmbeddedAgent:
-    """Acts by argmax Q^k; ties go to the last action (defection), up to `tolerance`."""
+    """Acts by argmax Q^k; ties go to the last action (defection), up to `tolerance`.
+
+    With `causal` only contemplated actions are no evidence; what it has done is, as for every embedded agent.
+    """
 
     belief: Belief
     payoff: np.ndarray
@@ -206,10 +222,11 @@ class EmbeddedAgent:
     depth: int = 1
     horizon: int = 1
     tolerance: float = 1e-12
+    causal: bool = False
 
     def act(self) -> int:
         """The action of this round."""
-        q = q_values(self.belief, self.payoff, self.discount, self.depth, self.horizon)
+        q = q_values(self.belief, self.payoff, self.discount, self.depth, self.horizon, self.causal)
         return int(np.flatnonzero(q >= q.max() - self.tolerance)[-1])
 
     def after(self, action: int, other: int) -> "EmbeddedAgent":

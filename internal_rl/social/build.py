@@ -36,6 +36,9 @@ from internal_rl.social.config import (
 from internal_rl.social.gru import gru_policy
 from internal_rl.social.hawk import hawk_policy
 
+LONGEST_HORIZON = 5
+"""Of embedded agents: the tree of joint actions has 4^horizon leaves, each a belief over all universes."""
+
 
 def make_game(cfg: GameConfig) -> SocialGame:
     """The game of `cfg`. Raises `UserError` for an unknown name or an impossible length."""
@@ -223,6 +226,18 @@ def validate_embedded(config: EmbeddedConfig) -> None:
             raise UserError(f"alphas holds {alpha}; allowed: numbers in [0, 1]")
     if not 1 <= config.rounds <= 60:
         raise UserError(f"rounds is {config.rounds}; allowed: 1 to 60")
+    if not 0 < config.tremble < 0.5:
+        # Without trembles some history leaves no policy that could take one of the actions.
+        raise UserError(f"tremble is {config.tremble}; allowed: above 0 and below 0.5")
+    if not 1 <= config.horizon <= LONGEST_HORIZON:
+        raise UserError(f"horizon is {config.horizon}; allowed: 1 to {LONGEST_HORIZON}")
+    if not 1 <= config.depth <= config.horizon:
+        raise UserError(f"depth is {config.depth}; allowed: 1 to the horizon, {config.horizon}")
+    if not 0 <= config.discount < 1 or (config.discount > 0) != (config.horizon > 1):
+        allowed = "above 0 and below 1" if config.horizon > 1 else "0"
+        raise UserError(
+            f"discount is {config.discount} with horizon {config.horizon}; allowed: {allowed}"
+        )
 
 
 def embedded_payoffs(config: EmbeddedConfig) -> Float[np.ndarray, "2 A A"]:

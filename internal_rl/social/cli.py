@@ -97,10 +97,18 @@ class Embedded:
     """A two-player, two-action matrix game, by name or your own payoffs as file.py:NAME."""
     alphas: tuple[float, ...] = ()
     """Prior weights of "the other runs my own policy"."""
-    policies: Literal["open_loop", "half_defect"] = "open_loop"
-    """All action sequences uniformly, or half of the mass on always-defect."""
+    policies: Literal["open_loop", "half_defect", "memory_one"] = "open_loop"
+    """All action sequences uniformly, the same with half of the mass on always-defect, or all memory-1 policies."""
+    tremble: float = 0.0
+    """memory_one: probability that a policy misses its action."""
     rounds: int = 0
     """Rounds played."""
+    depth: int = 0
+    """k: own choices that are maximised over before the mixture predicts itself; at most the horizon."""
+    discount: float = 0.0
+    """γ: 0 with a horizon of 1, above 0 with a longer one."""
+    horizon: int = 0
+    """Rounds that are valued, the present one included."""
     output: Path | None = None
     """JSON file to write."""
     overwrite: bool = False

@@ -112,10 +112,20 @@ class EmbeddedConfig:
     """A two-player, two-action game of envs.social.matrix."""
     alphas: tuple[float, ...] = (0.6, 0.5, 0.3, 0.1, 0.01, 0.001)
     """Prior weights α of "the other runs my own policy"."""
-    policies: Literal["open_loop", "half_defect"] = "open_loop"
-    """open_loop: all action sequences, uniform. half_defect: half of the mass on always-defect, the rest as before."""
+    policies: Literal["open_loop", "half_defect", "memory_one"] = "open_loop"
+    """open_loop: all action sequences, uniform. half_defect: half of the mass on always-defect, the rest as before.
+    memory_one: the 32 deterministic memory-1 policies, which react, so that looking ahead matters."""
+    tremble: float = 1e-3
+    """memory_one: probability that a policy misses its action; independent of the other's."""
     rounds: int = 12
     """Rounds played."""
+    depth: int = 1
+    """k: own choices that are maximised over; what follows is as the mixture predicts itself. The horizon: embedded best
+    response. Not above the horizon."""
+    discount: float = 0.0
+    """γ of what is to come. 0 with a horizon of 1, above 0 with a longer one."""
+    horizon: int = 1
+    """Rounds that are valued, the present one included."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The exact predictor of games among random tables, against enumeration and integrals done by hand."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -84,21 +85,22 @@ def test_the_specs_reference_value():
 
 
 def test_exact_agents_play_the_papers_first_phase():
-    """Reward about 1 against tables with β = 100; with β = 0.01 hardly better than a table (0.5)."""
-    game = IteratedMatrixGame(episode_length=20)
+    """The spec's 1.0 ± 0.05 against tables at T = 100 with β = 100; with β = 0.01 hardly better than a table (0.5).
+
+    Over 12 seeds of 512 games with 4 rollouts of 4 rounds: 1.012, s.d. 0.024, which is the luck of the tables.
+    """
+    game = IteratedMatrixGame(episode_length=100)
     model = bayes_tables(game)
 
-    def reward(beta: float) -> float:
-        cfg = PredictiveSettings(beta=beta, rollouts=8, depth=8)
+    def reward(beta):
+        # β is traced, so that both values share one program.
+        cfg = replace(PredictiveSettings(rollouts=4, depth=4), beta=beta)
+        players = (
+            predictive.learning_player(model, (), game, cfg, 512),
+            predictive.tabular_player(jax.random.key(1), game, 512),
+        )
+        return predictive.play(jax.random.key(0), game, players, 512).reward[0, :, 1:].mean()
 
-        def one(key):
-            players = (
-                predictive.learning_player(model, (), game, cfg, 256),
-                predictive.tabular_player(jax.random.fold_in(key, 1), game, 256),
-            )
-            return predictive.play(key, game, players, 256).reward[0, :, 1:].mean()
-
-        return float(jax.jit(one)(jax.random.key(0)))
-
-    assert reward(100.0) == pytest.approx(1.0, abs=0.1)
-    assert reward(0.01) < 0.65
+    found = jax.jit(reward)
+    assert float(found(100.0)) == pytest.approx(1.0, abs=0.05)
+    assert float(found(0.01)) < 0.65

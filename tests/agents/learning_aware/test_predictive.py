@@ -121,15 +121,75 @@ def test_the_learning_rate_falls_to_its_last_share(final_rate, total):
     np.testing.assert_allclose(params, -0.1 * total, rtol=1e-4)
 
 
+def bandit(payoffs):
+    """A two-armed bandit as a game of one round, and a predictor of it that is exact except for its own action.
+
+    The policy is one logit per arm, fitted by `fit`; the arm's reward and the other player's coin are known.
+    """
+    game = IteratedMatrixGame(((payoffs[:1] * 2, payoffs[1:] * 2), ((0.0, 0.0), (0.0, 0.0))), 1)
+    reward = jnp.concatenate([jnp.zeros(1), jnp.repeat(jnp.asarray(payoffs), 2)])
+
+    def act(params, carry, action):
+        cells = jax.nn.one_hot(1 + 2 * action, 5) + jax.nn.one_hot(2 + 2 * action, 5)
+        return carry, jnp.log(cells + 1e-30)
+
+    def loss(params, games):
+        return -jnp.mean(jax.nn.log_softmax(params)[games.action])
+
+    return game, Predictor(
+        init=lambda key: jnp.zeros(2),
+        init_carry=lambda b: jnp.zeros(b),
+        observe=lambda params, carry, obs: (carry, reward[obs]),
+        receive=lambda params, carry, r: (carry, jnp.broadcast_to(params, (*carry.shape, 2))),
+        act=act,
+        loss=loss,
+    )
+
+
 def test_exactly_fitted_phases_compound():
-    """If each phase's model is the last policy itself, k phases give p0 · exp(k β Q)."""
-    q, beta = jnp.array([0.2, 0.5, -0.1]), 0.7
-    first = jnp.log(jnp.array([0.5, 0.3, 0.2]))
-    logits = first
-    for _ in range(3):
-        logits = predictive.improved(logits, q, beta)
-    expected = jnp.exp(first + 3 * beta * q)
-    np.testing.assert_allclose(jax.nn.softmax(logits), expected / expected.sum(), rtol=1e-5)
+    """Real phases on a bandit. Each fitted to the last one's games only: π_k ∝ p0 exp(k β Q), as in the derivation.
+
+    Each fitted to all games so far, as the paper does: to the average of the policies before it, so it moves less.
+    """
+    phases, n, beta, arms = 3, 1 << 12, 0.5, (1.2, 0.2)
+    game, model = bandit(arms)
+    cfg = PredictiveSettings(
+        beta=beta,
+        rollouts=1,
+        depth=1,
+        tabular_share=1.0,
+        pretrain_games=n,
+        games=n,
+        phases=phases,
+        epochs=10,
+        batch=1 << 10,
+        learning_rate=0.1,
+        final_rate=0.0,
+        weight_decay=0.0,
+    )
+    start = jax.jit(lambda key: predictive_phases.init(cfg, game, model, key))(jax.random.key(0))
+    update = jax.jit(predictive_phases.make_update(cfg, game, model))
+    tilt = np.exp(beta * (arms[1] - arms[0]))
+    last: dict[bool, float] = {}
+    for forget in (True, False):
+        state, expected = (
+            start,
+            [0.5],
+        )  # random tables, then phase by phase: share of the second arm
+        chosen = [float(state.memory.action[:, :n].mean())]
+        for _ in range(phases):
+            state, metrics = update(state)
+            chosen.append(1 - float(metrics["tabular/ego_cooperation"]))
+            fitted = expected[-1] if forget else np.mean(expected)
+            odds = fitted / (1 - fitted) * tilt
+            expected.append(odds / (1 + odds))
+            if forget:
+                newest = jax.tree.map(lambda x: jnp.roll(x, -n, axis=1), state.memory)
+                state = replace(state, memory=newest, filled=jnp.int32(n))
+        np.testing.assert_allclose(chosen, expected, atol=0.03)
+        last[forget] = expected[-1]
+    assert last[True] == pytest.approx(tilt**phases / (1 + tilt**phases))
+    assert last[False] > last[True] + 0.1
 
 
 def test_games_are_the_games_seen_from_both_sides():
