@@ -71,6 +71,38 @@ def test_lola_is_the_first_order_look_ahead():
     assert errors[1] < errors[0] / 50
 
 
+@pytest.mark.parametrize(
+    ("rule", "look_aheads", "weight"),
+    [("lola_dice", 1, 1.0), ("lola_dice", 3, 0.6), ("lola", 1, 0.4)],
+)
+@pytest.mark.usefixtures("_float64")
+def test_a_lola_learner_steps_along_its_rules_gradient(rule, look_aheads, weight):
+    """One update of both agents (Figs. 4A, 4C), against the look-aheads written out and the plain gradient's share."""
+    cfg = replace(CFG, rule=rule, look_aheads=look_aheads, lola_weight=weight)
+    cfg = replace(cfg, optimizer=Optimizer("sgd", 1.0))
+    params = policies(3)
+    state = replace(analytic.init(cfg, jax.random.key(0)), params=params)
+    after, _ = jax.jit(analytic.make_update(cfg))(state)
+
+    def looking_ahead(ego, other):
+        for _ in range(look_aheads):
+            other = analytic.naive_step(ego, other, cfg, cfg.naive_rate)
+        return analytic.game_returns(cfg)(ego, other)[0]
+
+    @jax.jit
+    def gradients(ego, other):
+        taylor = analytic.lola_gradient(ego, other, cfg)
+        shaped = taylor if rule == "lola" else jax.grad(looking_ahead)(ego, other)
+        return shaped, jax.grad(lambda x: analytic.game_returns(cfg)(x, other)[0])(ego)
+
+    for i in range(2):
+        shaped, plain = gradients(params[i], params[1 - i])
+        assert np.max(np.abs(shaped - plain)) > 1e-2
+        np.testing.assert_allclose(
+            after.params[i] - params[i], weight * shaped + (1 - weight) * plain, atol=1e-9
+        )
+
+
 @pytest.mark.usefixtures("_float64")
 def test_at_mutual_defection_only_forgiveness_pays():
     """In probability space with projection, the mixed pool's gradient at defection is nonzero only for DC."""
@@ -151,6 +183,26 @@ def test_projected_pools_leave_mutual_defection():
     )
     assert run(replace(cfg, space="probabilities"), 120)["meta/reward"] > 0.8
     assert run(cfg, 120)["meta/reward"] < 0.1
+
+
+def test_naive_learners_start_around_their_mean():
+    cfg = replace(CFG, naive_start_mean=analytic.DEFECTION_LOGIT, naive_start_std=0.1)
+    starts = np.asarray(analytic.naive_start(jax.random.key(0), cfg, 1000))
+    np.testing.assert_allclose(starts.mean(0), np.log(0.01), atol=0.02)
+    np.testing.assert_allclose(starts.std(0), 0.1, atol=0.01)
+
+
+def test_tit_for_tat_meets_itself_in_cooperation_and_repays_defection():
+    cfg = replace(CFG, start="tit_for_tat")
+    params = analytic.init(cfg, jax.random.key(0)).params
+    # Own action first: after CC and DC, in which the other cooperated, it cooperates.
+    expected = [[1, 1, 0, 1, 0]] * 2
+    np.testing.assert_allclose(jax.nn.sigmoid(params), expected, atol=0.01)
+    np.testing.assert_array_equal(params > 0, expected)
+    # A defector gets the 2 of the first round only: (1 − γ) · 2, but for the 1 % of slips.
+    defector = jnp.full((5,), -30.0)
+    _, gained = analytic.game_returns(cfg)(params[0], defector)
+    assert float(gained) == pytest.approx(0.1, abs=0.03)
 
 
 def test_warm_up_changes_the_mixture():

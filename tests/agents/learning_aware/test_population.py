@@ -56,6 +56,27 @@ def test_shares_hold_however_the_meta_episodes_are_split(algorithm, naive_episod
     np.testing.assert_allclose(state.params["logit"], [expected] * 2, rtol=1e-5)
 
 
+def test_either_kind_of_co_player_is_centred_by_itself():
+    """A mixed pool's step is what pools of one kind would make, by their shares: neither mean reaches the other kind."""
+    objective = replace(FAST, optimizer=Optimizer("sgd", 1.0), centre="all")
+    pool = replace(POOL, num_meta=2, objective=objective)
+    policy = tabular(5, 2, noise=1.0)
+    learner = naive.policy_gradient(tabular(5, 2), naive.PolicyGradientSettings())
+
+    # Three of either kind, and the same keys in every pool, so the same meta-episodes.
+    def step(p_naive, p_meta, **episodes):
+        cfg = replace(pool, p_naive=p_naive, p_meta=p_meta, **episodes)
+        start = population.init(cfg, policy, learner, jax.random.key(0))
+        after, _ = jax.jit(population.make_update(cfg, GAME, policy, learner))(start)
+        return after.params["logits"] - start.params["logits"]
+
+    both = step(0.25, 0.75, meta_episodes=6, naive_episodes=3)
+    against_naive = step(1.0, 0.0, meta_episodes=3)
+    against_meta = step(0.0, 1.0, meta_episodes=3)
+    np.testing.assert_allclose(both, 0.25 * against_naive + 0.75 * against_meta, atol=1e-6)
+    assert min(np.max(np.abs(x)) for x in (against_naive, against_meta)) > 0.05
+
+
 def test_dynamic_naive_co_players_are_copies_of_the_current_metas():
     policy = tabular(5, 2)
     learner = naive.policy_gradient(policy, naive.PolicyGradientSettings(step_size=50.0))
