@@ -108,7 +108,7 @@ def parse(name: str, argv: Sequence[str]) -> Choice:
         config = resumed.load_config(CreditRunConfig)
     else:
         usual = "cocoa-shadow-23" if command is Shadow else DEFAULT_PRESET
-        method, model = flag(argv, "method"), flag(argv, "model")
+        method, model = _chosen(argv, "method"), _chosen(argv, "model")
         if not issubclass(command, _Run) and (method or model):
             named, value = ("method", method) if method else ("model", model)
             instead = "--methods" if command is Variance else "it reports all of them"
@@ -132,6 +132,14 @@ def parse(name: str, argv: Sequence[str]) -> Choice:
         default=command(**values),
         description=command.__doc__,
     )
+
+
+def _chosen(argv: Sequence[str], name: str) -> str | None:
+    """--method or --model, which --credit.method and --credit.model are other names of: the tuned settings come along."""
+    short, long = flag(argv, name), flag(argv, f"credit.{name}")
+    if short and long and short != long:
+        raise UserError(f"--{name} is '{short}' and --credit.{name} '{long}'; allowed: one of them")
+    return short or long
 
 
 def resolve(args: Choice) -> CreditRunConfig:

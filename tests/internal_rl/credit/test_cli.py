@@ -113,6 +113,20 @@ def test_model_alone_changes_the_acting_model_of_a_shadow_preset():
             assert (credit.method, credit.model, credit.policy_rate) == ("q_critic", model, rate)
 
 
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("cocoa_reward", "exact"), ("advantage", "learned"), ("q_critic", "exact")],
+)
+def test_both_names_of_a_flag_bring_the_tuned_settings(method, model):
+    preset = ["--run", "x", "--preset", "cocoa-length-103"]
+    wanted = presets.get("cocoa-length-103", method, model)
+    for prefix in ("--", "--credit."):
+        flags = [f"{prefix}method", method, f"{prefix}model", model]
+        assert cli.resolve(cli.parse("train", [*preset, *flags])) == wanted
+    with pytest.raises(UserError, match=r"--model is 'exact' and --credit.model 'learned'"):
+        cli.parse("train", [*preset, "--model", "exact", "--credit.model=learned"])
+
+
 def test_shadowed_models_take_their_networks_from_the_flags(monkeypatch):
     found, build = {}, runs.build_model
 
