@@ -164,7 +164,7 @@ def is_played(profile, prepare) -> bool:
     table = (payoffs()[0] + 1) / 4
     table = np.hstack([table, np.zeros((2, 1))])
     beliefs = [prepare(dogmatic(own, other)) for own, other in (profile, reversed(profile))]
-    for t, joint in enumerate(zip(*profile, strict=True)):
+    for t, joint in enumerate(zip(*(plan.tolist() for plan in profile), strict=True)):
         for i, (a, b) in enumerate((joint, joint[::-1])):
             left = HORIZON - t
             q = q_values(beliefs[i], table, 0.9, left, left)
