@@ -148,15 +148,16 @@ def write(
 
 
 def _write_lines(figure: Figure, path: Path) -> None:
-    """Every line that has a label, so that what a text says of a curve can be checked."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("panel", "line", "x", "y"))
-        for i, axes in enumerate(figure.axes):
-            panel = axes.get_title() or axes.get_ylabel() or str(i)
-            for line in axes.lines:
-                label = str(line.get_label())
-                if label and not label.startswith("_child"):
-                    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
-                    for point in zip(x, y, strict=True):
-                        rows.writerow((panel, label.lstrip("_"), *(f"{v:.6g}" for v in point)))
+    """Every line that has a label, so that what a text says of a curve can be checked; nothing without such lines."""
+    rows = [("panel", "line", "x", "y")]
+    for i, axes in enumerate(figure.axes):
+        panel = axes.get_title() or axes.get_ylabel() or str(i)
+        for line in axes.lines:
+            label = str(line.get_label())
+            if label and not label.startswith("_child"):
+                x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+                for point in zip(x, y, strict=True):
+                    rows.append((panel, label.lstrip("_"), *(f"{v:.6g}" for v in point)))
+    if len(rows) > 1:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
