@@ -40,7 +40,7 @@ def with_estimator(config: SocialConfig, estimator: str) -> SocialConfig:
     """
     objective = OBJECTIVES.get(config.name, {}).get(estimator, config.pool.objective)
     policy, naive = config.policy, config.naive
-    if estimator == "lola_dice":
+    if estimator == "lola_dice":  # one step along its own gradient, whatever the others have
         objective = replace(objective, algorithm="reinforce", slices=1)
         if policy.kind == "hawk" and policy.memory == "meta_episode":
             policy = replace(policy, memory="inner_episode")

@@ -65,13 +65,6 @@ _CLEANUP_MIXED = SocialConfig(
 )
 
 
-def _lola_objective(coala: ObjectiveSettings, optimizer: Optimizer, reward_scale: float):
-    # LOLA-DiCE is one step along its own gradient: no critic, whatever the others have.
-    return replace(
-        coala, algorithm="reinforce", optimizer=optimizer, reward_scale=reward_scale, slices=1
-    )
-
-
 _SHAPING_OBJECTIVE, _POOL_OBJECTIVE = _CLEANUP_SHAPING.pool.objective, _CLEANUP_MIXED.pool.objective
 _POOL_BASELINE = replace(_POOL_OBJECTIVE.optimizer, learning_rate=0.03)
 OBJECTIVES: Mapping[str, Mapping[str, ObjectiveSettings]] = {
@@ -83,13 +76,13 @@ OBJECTIVES: Mapping[str, Mapping[str, ObjectiveSettings]] = {
             reward_scale=1.0,
             optimizer=replace(_SHAPING_OBJECTIVE.optimizer, learning_rate=3e-3),
         ),
-        "lola_dice": _lola_objective(_SHAPING_OBJECTIVE, Optimizer("sgd", 0.1), 1.0),
+        "lola_dice": replace(_SHAPING_OBJECTIVE, reward_scale=1.0, optimizer=Optimizer("sgd", 0.1)),
     },
     "cleanup-mixed-paper": {
         "coala": _POOL_OBJECTIVE,
         "batch_unaware": replace(_POOL_OBJECTIVE, optimizer=_POOL_BASELINE),
         "m_fos": replace(_POOL_OBJECTIVE, optimizer=_POOL_BASELINE),
-        "lola_dice": _lola_objective(_POOL_OBJECTIVE, _POOL_BASELINE, 0.1),
+        "lola_dice": replace(_POOL_OBJECTIVE, optimizer=_POOL_BASELINE),
     },
 }
 """Objectives by preset and estimator where the paper has one per method (App. F: each was swept by itself)."""

@@ -80,6 +80,14 @@ def test_lola_fits_every_preset(preset):
     assert config.policy.kind == "tabular" or config.policy.memory == "inner_episode"
 
 
+@pytest.mark.parametrize("scale", ["tabular", "hawk-laptop", "paper"])
+def test_every_mixed_pool_fits_without_naive_learners(scale):
+    """Checked here, as the figure trains the other pools first."""
+    config = presets.meta_only(presets.get(f"ipd-mixed-{scale}", SocialConfig))
+    validate_social(config)
+    assert (config.pool.p_naive, config.pool.p_meta) == (0, 1)
+
+
 def test_figure_5_shows_every_estimator_and_a_pool_without_naive_learners(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     figures = importlib.import_module("reproductions.coala")
