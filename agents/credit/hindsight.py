@@ -136,30 +136,39 @@ def pair_counts(
     return future_sums(outcomes.member * keep[:, None])
 
 
+def pair_weights(trajectory: Trajectory, counts: Float[Array, "T K"]) -> Float[Array, "T K A"]:
+    """Weight of each pair and taken action in a loss: pairs (t, k) count as `counts` says, and all pairs
+    of a trajectory together as 1, or 0 if there are none."""
+    total = jnp.sum(counts)
+    share = counts / jnp.where(total > 0, total, 1.0)
+    return share[..., None] * trajectory.taken[:, None]
+
+
 def classification_loss(
-    x: Float[Array, "T K A"], trajectory: Trajectory, counts: Float[Array, "T K"]
+    x: Float[Array, "T K A"], log_policy: Float[Array, "T A"], weights: Float[Array, "T K A"]
 ) -> Float[Array, ""]:
-    """Cross-entropy of the taken action given each later outcome, averaged over pairs (App. D)."""
-    log_policy = trajectory.log_policy[:, None]
+    """Cross-entropy of the taken action given each later outcome, averaged over pairs (App. D).
+
+    Args:
+        weights: of `pair_weights`, or their sum over trajectories that share x.
+    """
+    log_policy = log_policy[:, None]
     log_h = jax.nn.log_softmax(x + log_policy, axis=-1)
     log_h = jnp.where(log_policy > -jnp.inf, log_h, 0.0)  # never taken: 0 × log 0
-    loss = -jnp.einsum("tka,ta->tk", log_h, trajectory.taken)
-    return _pair_mean(loss, counts)
+    return -jnp.sum(weights * log_h)
 
 
 def contrastive_loss(
-    x: Float[Array, "T K A"], trajectory: Trajectory, counts: Float[Array, "T K"]
+    x: Float[Array, "T K A"], log_policy: Float[Array, "T A"], weights: Float[Array, "T K A"]
 ) -> Float[Array, ""]:
-    """−log σ(x_{A_t}) − Σ_a π(a | S_t) log(1 − σ(x_a)), averaged over pairs; best at exp(x) = h/π."""
-    taken = jnp.einsum("tka,ta->tk", jax.nn.log_sigmoid(x), trajectory.taken)
-    policy = jnp.exp(trajectory.log_policy)
-    others = jnp.einsum("tka,ta->tk", jax.nn.log_sigmoid(-x), policy)
-    return _pair_mean(-taken - others, counts)
+    """−log σ(x_{A_t}) − Σ_a π(a | S_t) log(1 − σ(x_a)), averaged over pairs; best at exp(x) = h/π.
 
-
-def _pair_mean(loss: Array, counts: Array) -> Array:
-    total = jnp.sum(counts)
-    return jnp.sum(loss * counts) / jnp.where(total > 0, total, 1.0)
+    Args:
+        weights: as in `classification_loss`.
+    """
+    taken = jnp.sum(weights * jax.nn.log_sigmoid(x))
+    others = jnp.einsum("tka,ta->tk", jax.nn.log_sigmoid(-x), jnp.exp(log_policy))
+    return -taken - jnp.sum(jnp.sum(weights, axis=-1) * others)
 
 
 # Outcomes of one trajectory, by encoding.
@@ -201,13 +210,15 @@ def code_outcomes(
     if mask_zero_reward:
         use &= trajectory.reward != 0.0
 
-    def pick(left: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
-        first = jnp.argmax(left)  # 0 where nothing is left, which then matches nothing
+    def pick(left: Array, _: None) -> tuple[Array, tuple[Array, Array, Array]]:
+        first = jnp.argmax(left)
         same = left & (hashed == hashed[first])
-        return left & ~same, (bits[first], same)
+        rank = jnp.where(left[first], hashed[first], jnp.int32(2**31 - 1))
+        return left & ~same, (jnp.where(left[first], bits[first], 0.0), same, rank)
 
-    _, (vectors, same) = jax.lax.scan(pick, use, None, length=limit)
-    return Outcomes(vectors=vectors, member=same.T.astype(bits.dtype))
+    _, (vectors, same, rank) = jax.lax.scan(pick, use, None, length=limit)
+    order = jnp.argsort(rank)  # so that trajectories with the same outcomes show the same vectors
+    return Outcomes(vectors=vectors[order], member=same[order].T.astype(bits.dtype))
 
 
 def unmatched(trajectory: Trajectory, outcomes: Outcomes) -> Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.credit import estimators, hindsight
 from agents.credit.config import CreditConfig
+from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
 from agents.credit.features import features
 from agents.credit.hindsight import Outcomes
 from agents.credit.model import (
@@ -18,10 +19,9 @@ from agents.credit.model import (
     WorldSpec,
     batch_mean,
     contribution_table,
-    one_at_a_time,
     zero_counts,
 )
-from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
+from agents.credit.networks import Params, adamw, apply_gradient, fit_step, mlp, mlp_init
 from agents.credit.successor import successor_loss
 from agents.credit.targets import alive_mean, lambda_targets
 from agents.credit.trajectory import Trajectory
@@ -156,10 +156,14 @@ def hindsight_model(
         "cocoa_feature": feature.width if feature.backbone == "gate" else spec.obs_dim,
     }.get(config.method, spec.obs_dim)
 
-    def logits(params: Params, t: Trajectory, outcome: Outcomes) -> Float[Array, "T K A"]:
+    def inputs(t: Trajectory, outcome: Outcomes) -> tuple[Array, Array, Array]:
+        return t.obs[:-1], outcome.vectors, t.log_policy
+
+    def logits(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
+        obs, vectors, log_policy = seen
         if all_pairs:
-            return hindsight.hypernetwork_of_later(params, t.obs[:-1], t.log_policy)
-        return hindsight.hypernetwork(params, t.obs[:-1], outcome.vectors, t.log_policy)
+            return hindsight.hypernetwork_of_later(params, obs, log_policy)
+        return hindsight.hypernetwork(params, obs, vectors, log_policy)
 
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
         if config.hindsight_loss == "contrastive":
@@ -185,23 +189,37 @@ def hindsight_model(
             state["reward"] = (reward_params, reward_optimizer.init(reward_params))
         return state
 
+    def fit(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
+        def weights(t: Trajectory, outcome: Outcomes) -> Array:
+            counts = hindsight.pair_counts(t, outcome, config.mask_zero_reward)
+            return hindsight.pair_weights(t, counts) / batch.action.shape[0]
+
+        def loss(params: Params, seen: tuple[Array, Array, Array], weights: Array) -> Array:
+            contrastive = config.hindsight_loss == "contrastive"
+            of = hindsight.contrastive_loss if contrastive else hindsight.classification_loss
+            return of(logits(params, seen), seen[2], weights)
+
+        params, opt_state = state["net"]
+        value, gradient = distinct_value_and_grad(
+            loss, params, jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
+        )
+        return apply_gradient(optimizer, params, opt_state, gradient), value
+
+    def fit_successors(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
+        def loss(params: Params) -> Array:
+            def one(t: Trajectory, outcome: Outcomes) -> Array:
+                x, level = logits(params, inputs(t, outcome)), mlp(params["level"], t.obs[:-1])
+                return successor_loss(x, level, t, outcome.member, config.trace)
+
+            return batch_mean(one, batch, found)
+
+        return fit_step(optimizer, loss, state["net"])
+
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
         found = jax.vmap(lambda t: outcomes(state, t))(batch)
-
-        def loss(params: Params) -> Array:
-            def one(trajectory: Trajectory, outcome: Outcomes) -> Array:
-                x = logits(params, trajectory, outcome)
-                if counts_successors:
-                    level = mlp(params["level"], trajectory.obs[:-1])
-                    return successor_loss(x, level, trajectory, outcome.member, config.trace)
-                counts = hindsight.pair_counts(trajectory, outcome, config.mask_zero_reward)
-                if config.hindsight_loss == "contrastive":
-                    return hindsight.contrastive_loss(x, trajectory, counts)
-                return hindsight.classification_loss(x, trajectory, counts)
-
-            return batch_mean(one, batch, found, loop=all_pairs)
-
-        net, value = fit_step(optimizer, loss, state["net"])
+        net, value = (
+            fit_successors(state, batch, found) if counts_successors else fit(state, batch, found)
+        )
         state = {**state, "net": net}
         if with_reward_model:
 
@@ -222,8 +240,8 @@ def hindsight_model(
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         outcome = outcomes(state, trajectory)
         obs, log_policy = trajectory.obs[:-1], trajectory.log_policy
-        x = one_at_a_time(logits) if all_pairs else logits
-        w = ratio(x(state["net"][0], trajectory, outcome), log_policy) - 1.0
+        x = evaluate_distinct(logits)(state["net"][0], inputs(trajectory, outcome))
+        w = ratio(x, log_policy) - 1.0
         rewards = mlp(state["reward"][0], obs) if with_reward_model else None
         return contribution_table(
             trajectory, w, outcome.member, key, config.action_samples, rewards
@@ -279,9 +297,9 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
         def loss(params: Params) -> Array:
             def one(trajectory: Trajectory) -> Array:
-                return hindsight.classification_loss(
-                    logits(params, trajectory), trajectory, trajectory.alive[:, None]
-                )
+                weights = hindsight.pair_weights(trajectory, trajectory.alive[:, None])
+                x = logits(params, trajectory)
+                return hindsight.classification_loss(x, trajectory.log_policy, weights)
 
             return batch_mean(one, batch)
 

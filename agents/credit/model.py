@@ -74,23 +74,14 @@ def contribution_table(
     return immediate + summed
 
 
-def batch_mean(function: Callable[..., Array], *batch: Any, loop: bool = False) -> Array:
-    """Mean of a function of one trajectory over a batch: trajectories count equally.
-
-    Args:
-        batch: arguments of `function`, each with a leading axis.
-        loop: on the CPU, one trajectory after the other; see `one_at_a_time`.
-    """
-    if loop and jax.default_backend() == "cpu":
-        return jnp.mean(jax.lax.map(lambda one: function(*one), batch))
+def batch_mean(function: Callable[..., Array], *batch: Any) -> Array:
+    """Mean of a function of one trajectory over a batch: trajectories count equally."""
     return jnp.mean(jax.vmap(function)(*batch))
 
 
 def one_at_a_time(function: Callable) -> Callable:
-    """`function`, whose vmap is a loop on the CPU: what one seed or one trajectory keeps while it learns
-    fits into a core's cache, what ten keep does not. Not differentiable where it is vmapped, which
-    `batch_mean` is.
-    """
+    """`function`, whose vmap is a loop on the CPU: what one seed keeps while it learns fits into a core's
+    cache, what ten keep does not. Not differentiable where it is vmapped."""
     if jax.default_backend() == "cpu":
         return jax.custom_batching.sequential_vmap(function)
     return function

@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Int, Key, PRNGKeyArray
 
 from agents.credit import estimators
+from agents.credit.distinct import distinct_value_and_grad
 from agents.credit.model import CreditModel, one_at_a_time
 from agents.credit.networks import adamw, apply_gradient
 from agents.credit.policy import Policy
@@ -125,10 +126,7 @@ def make_update(
         credit, metrics = model.update(credit, learn_from, acting, keys[1])
         tables = tables_of(model, credit, batch, keys[2])
 
-        def loss(params: Any) -> tuple[Array, Array]:
-            return policy_loss(config, policy, params, batch, tables)
-
-        gradient, entropy = jax.grad(loss, has_aux=True)(params)
+        gradient, entropy = policy_gradient(config, policy, params, batch, tables)
         return apply_gradient(optimizer, params, opt_state, gradient), credit, metrics, entropy
 
     learn = one_at_a_time(learn)
@@ -161,19 +159,29 @@ def make_update(
     return update
 
 
-def policy_loss(
+def policy_gradient(
     config: TrainConfig, policy: Policy, params: Any, batch: Trajectory, tables: Array
-) -> tuple[Array, Array]:
-    """−(1/T) Σ_t alive_t (Σ_a π(a | s_t) C[t, a] + entropy weight × H), mean over the batch; and H."""
-    log_policy = policy.acting(params, config.epsilon)(batch.obs[:, :-1])
+) -> tuple[Any, Array]:
+    """Gradient of −(1/T) Σ_t alive_t (Σ_a π(a | s_t) C[t, a] + entropy weight × H), mean over the batch;
+    and the mean of (1/T) Σ_t alive_t H."""
     weight = batch.alive
     if config.first_state_only:
         weight = weight.at[:, 1:].set(0.0)
     # The mean over the fixed number of steps: the learning rates assume it.
-    weight = weight / batch.action.shape[1]
-    objective = jax.vmap(estimators.all_actions_objective)(log_policy, tables, weight)
-    entropy = jnp.sum(-jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * weight, axis=1)
-    return -jnp.mean(objective + config.entropy * entropy), jnp.mean(entropy)
+    weight = weight / batch.action.size
+
+    def loss(params: Any, obs: Array, weights: tuple[Array, Array]) -> tuple[Array, Array]:
+        log_policy = policy.acting(params, config.epsilon)(obs)
+        weighted, steps = weights
+        objective = estimators.all_actions_objective(log_policy, weighted, jnp.ones_like(steps))
+        entropy = -jnp.sum(jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1) * steps)
+        return -objective - config.entropy * entropy, entropy
+
+    weights = weight[..., None] * tables, weight
+    (_, entropy), gradient = distinct_value_and_grad(
+        loss, params, batch.obs[:, :-1], weights, has_aux=True
+    )
+    return gradient, entropy
 
 
 def make_evaluate(

@@ -21,7 +21,7 @@ from agents.credit.train import (
     TrainState,
     make_init,
     make_update,
-    policy_loss,
+    policy_gradient,
     resample,
     tables_of,
 )
@@ -122,8 +122,7 @@ def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[
         return tables_of(credit, state.credit, batch, state.key)
 
     def step(state: TrainState, batch: Any, tables: Any) -> Any:
-        loss = lambda params: policy_loss(train, policy, params, batch, tables)  # noqa: E731
-        gradient, _ = jax.grad(loss, has_aux=True)(state.policy[0])
+        gradient, _ = policy_gradient(train, policy, state.policy[0], batch, tables)
         return apply_gradient(optimizer, state.policy[0], state.policy[1], gradient)
 
     init = make_init(train, policy, credit, rate)

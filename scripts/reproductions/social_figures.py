@@ -155,9 +155,9 @@ def _write_lines(figure: Figure, path: Path) -> None:
         for line in axes.lines:
             label = str(line.get_label())
             if label and not label.startswith("_child"):
-                x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
-                for point in zip(x, y, strict=True):
-                    rows.append((panel, label.lstrip("_"), *(f"{v:.6g}" for v in point)))
+                points = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+                for x, y in zip(*points, strict=True):
+                    rows.append((panel, label.lstrip("_"), f"{x:.6g}", f"{y:.6g}"))
     if len(rows) > 1:
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)

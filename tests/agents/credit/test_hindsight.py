@@ -46,11 +46,16 @@ def test_losses_are_means_over_pairs():
         entropy -= np.log(h[t.action[i]] / h.sum()) / len(pairs)
         s = sigmoid(np.asarray(x[i, j]))
         contrast -= (np.log(s[t.action[i]]) + policy[i] @ np.log(1 - s)) / len(pairs)
-    assert float(hindsight.classification_loss(x, t, counts)) == pytest.approx(entropy, rel=1e-5)
-    assert float(hindsight.contrastive_loss(x, t, counts)) == pytest.approx(contrast, rel=1e-5)
+    assert float(
+        hindsight.classification_loss(x, t.log_policy, hindsight.pair_weights(t, counts))
+    ) == pytest.approx(entropy, rel=1e-5)
+    assert float(
+        hindsight.contrastive_loss(x, t.log_policy, hindsight.pair_weights(t, counts))
+    ) == pytest.approx(contrast, rel=1e-5)
     nothing = trajectory(np.zeros(5))
     counts = hindsight.pair_counts(nothing, hindsight.state_outcomes(nothing), True)
-    loss, gradient = jax.value_and_grad(hindsight.classification_loss)(x, nothing, counts)
+    weights = hindsight.pair_weights(nothing, counts)
+    loss, gradient = jax.value_and_grad(hindsight.classification_loss)(x, t.log_policy, weights)
     assert float(loss) == 0.0
     assert np.abs(gradient).max() == 0.0
 
@@ -81,7 +86,7 @@ def test_actions_of_no_probability(lowest):
     def loss(params):
         x = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, log_policy)
         both = (
-            hindsight.classification_loss(x, t, counts),
+            hindsight.classification_loss(x, t.log_policy, hindsight.pair_weights(t, counts)),
             successor_loss(x, x[..., 0], t, outcomes.member, 0.9),
         )
         return sum(both), x
@@ -168,7 +173,9 @@ def test_optimum_is_the_exact_ratio(loss):
         function = getattr(hindsight, f"{loss}_loss")
 
         def total(logits):
-            losses = jax.vmap(lambda t, s, c: function(logits[s], t, c))(batch, states, counts)
+            losses = jax.vmap(
+                lambda t, s, c: function(logits[s], t.log_policy, hindsight.pair_weights(t, c))
+            )(batch, states, counts)
             # Pooled over the batch, so that pairs have their true frequencies.
             return jnp.sum(probability * pairs * losses)
 

@@ -1,0 +1,106 @@
+"""Networks evaluated once for each distinct input of a batch.
+
+Episodes of one batch often show the same observations: in key-to-door they differ in the key and in what
+lies in the last cell, so eight have three sequences at most. On the CPU these functions therefore loop
+over distinct inputs, as many times as there are; elsewhere they take the whole batch at once, since an
+accelerator has nothing to gain from fewer but later steps. Results are the same up to rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from agents.credit.networks import Params
+
+
+def evaluate_distinct(function: Callable[[Params, Any], Array]) -> Callable[[Params, Any], Array]:
+    """`function(params, inputs)`, whose vmap over inputs alone evaluates equal ones once.
+
+    Not differentiable where it is vmapped; see `distinct_value_and_grad`.
+    """
+    if jax.default_backend() != "cpu":
+        return function
+    once = jax.custom_batching.custom_vmap(function)
+
+    @once.def_vmap
+    def rule(size: int, batched: Any, params: Params, inputs: Any) -> tuple[Array, bool]:
+        inputs = jax.tree.map(
+            lambda x, b: x if b else jnp.broadcast_to(x[None], (size, *x.shape)), inputs, batched[1]
+        )
+        if any(jax.tree.leaves(batched[0])):
+            return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
+        shape = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], inputs))
+
+        def fill(found: Array, one: Any, same: Array) -> Array:
+            mask = same.reshape(size, *(1 for _ in shape.shape))
+            return jnp.where(mask, function(params, one)[None], found)
+
+        return _for_each_distinct(inputs, jnp.zeros((size, *shape.shape), shape.dtype), fill), True
+
+    return once
+
+
+def distinct_value_and_grad(
+    loss: Callable[[Params, Any, Any], Any],
+    params: Params,
+    inputs: Any,
+    weights: Any,
+    has_aux: bool = False,
+) -> tuple[Any, Params]:
+    """Value and gradient, with respect to the parameters, of Σ_i loss(params, inputs[i], weights[i]).
+
+    Args:
+        loss: linear in `weights`, so that those of equal inputs can be added up.
+        inputs, weights: arrays or trees of them, with a leading axis [B].
+        has_aux: the loss returns (value, something else that is linear in `weights`), both summed.
+    """
+    if jax.default_backend() != "cpu":
+
+        def total(params: Params) -> Any:
+            found = jax.vmap(loss, (None, 0, 0))(params, inputs, weights)
+            return jax.tree.map(lambda x: jnp.sum(x, axis=0), found)
+
+        return jax.value_and_grad(total, has_aux=has_aux)(params)
+
+    gradient = jax.value_and_grad(loss, has_aux=has_aux)
+
+    def add(total: Any, one: Any, same: Array) -> Any:
+        merged = jax.tree.map(lambda w: jnp.tensordot(same.astype(w.dtype), w, axes=1), weights)
+        return jax.tree.map(jnp.add, total, gradient(params, one, merged))
+
+    first = jax.tree.map(lambda x: x[0], (inputs, weights))
+    shapes = jax.eval_shape(gradient, params, *first)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return _for_each_distinct(inputs, start, add)
+
+
+def _for_each_distinct(
+    inputs: Any, carry: Any, body: Callable[[Any, Any, Bool[Array, " B"]], Any]
+) -> Any:
+    """`carry = body(carry, one, same)` for every distinct entry; `same` marks those equal to it."""
+
+    def step(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        left, carry = state
+        index = jnp.argmax(left)
+        one = jax.tree.map(lambda x: x[index], inputs)
+        # Entries that are not numbers differ from themselves, and must not be left for ever.
+        same = (jnp.arange(left.shape[0]) == index) | (left & _equal(inputs, one))
+        return left & ~same, body(carry, one, same)
+
+    left = jnp.ones(jax.tree.leaves(inputs)[0].shape[0], bool)
+    return jax.lax.while_loop(lambda state: jnp.any(state[0]), step, (left, carry))[1]
+
+
+def _equal(inputs: Any, one: Any) -> Bool[Array, " B"]:
+    same = [
+        jnp.all(x == y[None], axis=tuple(range(1, x.ndim)))
+        for x, y in zip(jax.tree.leaves(inputs), jax.tree.leaves(one), strict=True)
+    ]
+    return jnp.all(jnp.stack(same), axis=0)
+
+
+def _axis(batched: bool) -> int | None:
+    return 0 if batched else None

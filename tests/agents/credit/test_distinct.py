@@ -1,0 +1,110 @@
+"""Equal inputs of a batch are evaluated once, with the results of evaluating each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.credit import CreditConfig, WorldSpec, make_model
+from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
+from agents.credit.features import features_init
+from tests.agents.credit.paths import trajectory
+
+PARAMS = jnp.array([0.3, -1.2, 0.7])
+
+
+def network(params, inputs):
+    return jnp.tanh(inputs["x"] * params) + inputs["y"]
+
+
+def batch(picks):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+    return {"x": x[jnp.asarray(picks)], "y": jnp.asarray(picks, jnp.float32)[:, None] % 2}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=5, max_size=5))
+def test_each_distinct_input_once(picks):
+    inputs, calls = batch(picks), []
+
+    def counted(params, inputs):
+        jax.debug.callback(lambda: calls.append(1))
+        return network(params, inputs)
+
+    found = jax.jit(jax.vmap(evaluate_distinct(counted), (None, 0)))(PARAMS, inputs)
+    jax.effects_barrier()
+    assert len(calls) == len(set(picks))
+    expected = jax.vmap(network, (None, 0))(PARAMS, inputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(0, 1000))
+def test_gradient_is_that_of_the_sum(picks, seed):
+    inputs = batch(picks)
+    rng = np.random.default_rng(seed)
+    weights = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), "b": jnp.arange(4.0)}
+
+    def loss(params, inputs, weights):
+        y = network(params, inputs)
+        return jnp.sum(weights["w"] * y**2) + weights["b"] * y[0]
+
+    value, gradient = jax.jit(lambda p: distinct_value_and_grad(loss, p, inputs, weights))(PARAMS)
+    total = lambda p: jax.vmap(loss, (None, 0, 0))(p, inputs, weights).sum()  # noqa: E731
+    expected, slope = jax.value_and_grad(total)(PARAMS)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5)
+
+
+def test_several_parameters_and_several_vmaps():
+    inputs, many = batch([0, 1, 0]), jnp.stack([PARAMS, 2 * PARAMS, -PARAMS])
+    once = evaluate_distinct(network)
+    each = jax.vmap(once)(many, inputs)
+    np.testing.assert_allclose(each, jax.vmap(network)(many, inputs), rtol=1e-6)
+    of_one = lambda f: jax.vmap(jax.vmap(f, (None, 0)), (0, None))(many, inputs)  # noqa: E731
+    np.testing.assert_allclose(of_one(once), of_one(network), rtol=1e-6)
+
+
+def test_numbers_that_are_none_end_the_loop():
+    inputs = batch([0, 1, 1])
+    inputs["x"] = inputs["x"].at[1].set(jnp.nan)
+    found = np.asarray(jax.vmap(evaluate_distinct(network), (None, 0))(PARAMS, inputs))
+    assert np.isnan(found[1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("method", ["cocoa_reward", "cocoa_feature", "hca_plus", "hca"])
+@pytest.mark.parametrize("loss", ["classification", "contrastive"])
+def test_shared_observations_give_the_same_model(monkeypatch, method, loss):
+    """Four episodes of two observation sequences, with their own actions and rewards: on the CPU their
+    pairs are added up before the network sees them, elsewhere each is evaluated."""
+    config = CreditConfig(method=method, hindsight_loss=loss, hindsight_width=8, value_width=8)
+    spec = WorldSpec(obs_dim=4, num_actions=3, reward_values=(0.0, 1.0, 2.0))
+    rewards = ([0, 1, 0, 2, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 2], [0, 2, 0, 1, 0])
+    own = [trajectory(np.array(r, np.float32), seed=i) for i, r in enumerate(rewards)]
+    shown = [own[i % 2] for i in range(4)]
+    episodes = [
+        t.replace(obs=other.obs, log_policy=other.log_policy)
+        for t, other in zip(own, shown, strict=True)
+    ]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *episodes)
+    blank = features_init(jax.random.key(3), "gate", 4, 3, config.features.width)
+
+    def learn():
+        model = make_model(config, spec, None, blank)
+        state, metrics = model.update(
+            model.init(jax.random.key(0)), together, lambda obs: obs, jax.random.key(1)
+        )
+        tables = jax.vmap(lambda t: model.table(state, t, jax.random.key(2)))(together)
+        return {"state": state, "metrics": metrics, "tables": tables}
+
+    shared = jax.jit(learn)()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    each = jax.jit(learn)()
+    for (path, one), other in zip(
+        jax.tree_util.tree_leaves_with_path(shared), jax.tree.leaves(each), strict=True
+    ):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5, err_msg=name)
