@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from agents.credit import estimators
 from agents.credit.config import RETURN_METHODS, VALUE_METHODS, CreditConfig
+from agents.credit.distinct import evaluate_distinct
 from agents.credit.learned import reinforce_model
 from agents.credit.model import (
     IGNORED,
@@ -27,8 +28,11 @@ from envs.credit.mdp import REWARD_DECIMALS, FiniteMDP
 
 def state_index(mdp: FiniteMDP, obs: Float[Array, "T D"]) -> Int[Array, " T"]:
     """Which state of the MDP each observation is."""
-    table = jnp.asarray(mdp.observations, obs.dtype)
-    return jnp.argmin(jnp.sum(jnp.square(obs[:, None] - table[None]), axis=-1), axis=1)
+
+    def nearest(known: Array, obs: Array) -> Array:
+        return jnp.argmin(jnp.sum(jnp.square(obs[:, None] - known[None]), axis=-1), axis=1)
+
+    return evaluate_distinct(nearest)(jnp.asarray(mdp.observations, obs.dtype), obs)
 
 
 def ignored(mdp: FiniteMDP, batch: Trajectory) -> dict[str, Int[Array, ""]]:

@@ -68,7 +68,7 @@ def value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         init=_initialiser(lambda key: mlp_init(key, sizes), optimizer),
         update=update,
         table=lambda state, trajectory, key: estimators.advantage(
-            trajectory, value(state[0], trajectory.obs[:-1])
+            trajectory, evaluate_distinct(value)(state[0], trajectory.obs[:-1])
         ),
         expected_advantage=lambda state, mdp, policy: (
             exact.values(mdp, policy).q - value(state[0], jnp.asarray(mdp.observations))[:, None]
@@ -103,7 +103,7 @@ def action_value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         return state, _metrics(found)
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
-        q = mlp(state[0], trajectory.obs[:-1])
+        q = evaluate_distinct(mlp)(state[0], trajectory.obs[:-1])
         function = estimators.q_critic if critic else estimators.trajectory_cv
         return function(trajectory, q)
 

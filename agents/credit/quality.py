@@ -34,13 +34,13 @@ def flat_gradients(
     """Gradient of each trajectory with respect to all parameters in a row."""
 
     def one(trajectory: Trajectory, table: Array) -> Array:
-        weight = trajectory.alive
-        if first_state_only:
-            weight = weight.at[1:].set(0.0)
+        steps = 1 if first_state_only else trajectory.action.shape[0]
 
         def objective(params: Any) -> Array:
-            log_policy = policy.acting(params, epsilon)(trajectory.obs[:-1])
-            return estimators.all_actions_objective(log_policy, table, weight)
+            log_policy = policy.acting(params, epsilon)(trajectory.obs[:steps])
+            return estimators.all_actions_objective(
+                log_policy, table[:steps], trajectory.alive[:steps]
+            )
 
         return _flatten(jax.grad(objective)(params))
 
