@@ -23,7 +23,7 @@ from agents.credit.model import (
 )
 from agents.credit.networks import Params, adamw, apply_gradient, fit_step, mlp, mlp_init
 from agents.credit.successor import successor_loss
-from agents.credit.targets import alive_mean, lambda_targets
+from agents.credit.targets import alive_share, lambda_targets
 from agents.credit.trajectory import Trajectory
 from envs.credit import exact
 from envs.credit.mdp import FiniteMDP
@@ -51,17 +51,12 @@ def value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         return mlp(params, obs)[..., 0]
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
-        fixed = state[0]
+        def target(trajectory: Trajectory) -> Array:
+            following = evaluate_distinct(value)(state[0], trajectory.obs[1:])
+            return lambda_targets(trajectory, following, config.trace)
 
-        def loss(params: Params) -> Array:
-            def one(trajectory: Trajectory) -> Array:
-                targets = lambda_targets(trajectory, value(fixed, trajectory.obs[1:]), config.trace)
-                error = value(params, trajectory.obs[:-1]) - targets
-                return alive_mean(jnp.square(error), trajectory)
-
-            return batch_mean(one, batch)
-
-        state, found = fit_step(optimizer, loss, state)
+        share = jax.vmap(alive_share)(batch)[..., None]
+        state, found = _regression_step(optimizer, state, batch, share, jax.vmap(target)(batch))
         return state, _metrics(found)
 
     return CreditModel(
@@ -83,23 +78,16 @@ def action_value_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
     critic = config.method == "q_critic"
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
-        fixed = state[0]
-
-        def bootstrap(obs: Array) -> Array:
-            q = mlp(fixed, obs)
+        def target(trajectory: Trajectory) -> Array:
+            q = evaluate_distinct(mlp)(state[0], trajectory.obs[1:])
             if config.q_bootstrap == "max":
-                return jnp.max(q, axis=-1)
-            return jnp.sum(jnp.exp(policy(obs)) * q, axis=-1)
+                following = jnp.max(q, axis=-1)
+            else:
+                following = jnp.sum(jnp.exp(policy(trajectory.obs[1:])) * q, axis=-1)
+            return lambda_targets(trajectory, following, config.trace)
 
-        def loss(params: Params) -> Array:
-            def one(trajectory: Trajectory) -> Array:
-                targets = lambda_targets(trajectory, bootstrap(trajectory.obs[1:]), config.trace)
-                q = jnp.sum(trajectory.taken * mlp(params, trajectory.obs[:-1]), axis=-1)
-                return alive_mean(0.5 * jnp.square(q - targets), trajectory)
-
-            return batch_mean(one, batch)
-
-        state, found = fit_step(optimizer, loss, state)
+        share = 0.5 * jax.vmap(alive_share)(batch)[..., None] * batch.taken
+        state, found = _regression_step(optimizer, state, batch, share, jax.vmap(target)(batch))
         return state, _metrics(found)
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
@@ -222,15 +210,10 @@ def hindsight_model(
         )
         state = {**state, "net": net}
         if with_reward_model:
-
-            def reward_loss(params: Params) -> Array:
-                def one(trajectory: Trajectory) -> Array:
-                    r = jnp.sum(trajectory.taken * mlp(params, trajectory.obs[:-1]), axis=-1)
-                    return alive_mean(0.5 * jnp.square(r - trajectory.reward), trajectory)
-
-                return batch_mean(one, batch)
-
-            state["reward"], _ = fit_step(reward_optimizer, reward_loss, state["reward"])
+            share = 0.5 * jax.vmap(alive_share)(batch)[..., None] * batch.taken
+            state["reward"], _ = _regression_step(
+                reward_optimizer, state["reward"], batch, share, batch.reward
+            )
         counts = {
             "unmatched_rewards": jnp.sum(jax.vmap(hindsight.unmatched)(batch, found)),
             "outcomes": jnp.mean(jnp.sum(jnp.any(found.member > 0, axis=1), axis=-1)),
@@ -328,6 +311,27 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         return exact.advantage_hca_return(returns, z, 1.0 / ratio)
 
     return CreditModel(_initialiser(init_params, optimizer), update, table, expected)
+
+
+def _regression_step(
+    optimizer: Any,
+    state: Any,
+    batch: Trajectory,
+    share: Float[Array, "B T A"],
+    targets: Float[Array, "B T"],
+) -> tuple[Any, Array]:
+    """One gradient step of an MLP on Σ share (MLP(S_t)[a] − target_t)², averaged over the batch."""
+    share, targets = share / batch.action.shape[0], targets[..., None]
+
+    def loss(params: Params, obs: Array, moments: tuple[Array, Array, Array]) -> Array:
+        # Multiplied out, so that it is linear in what differs between episodes with equal observations.
+        y, (weight, first, second) = mlp(params, obs), moments
+        return jnp.sum(weight * jnp.square(y) - 2.0 * first * y + second)
+
+    moments = share, share * targets, share * jnp.square(targets)
+    params, opt_state = state
+    value, gradient = distinct_value_and_grad(loss, params, batch.obs[:, :-1], moments)
+    return apply_gradient(optimizer, params, opt_state, gradient), value
 
 
 def _rows(function: Any, rows: Any) -> Array:

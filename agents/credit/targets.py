@@ -42,6 +42,6 @@ def lambda_sums(
     return jax.lax.stop_gradient(targets)
 
 
-def alive_mean(x: Float[Array, " T"], trajectory: Trajectory) -> Float[Array, ""]:
-    """Mean over the steps before the end."""
-    return jnp.sum(x * trajectory.alive) / jnp.maximum(jnp.sum(trajectory.alive), 1.0)
+def alive_share(trajectory: Trajectory) -> Float[Array, " T"]:
+    """Weight of each step in a mean over the steps before the end."""
+    return trajectory.alive / jnp.maximum(jnp.sum(trajectory.alive), 1.0)

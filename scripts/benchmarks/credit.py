@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from agents.credit.model import one_at_a_time
 from agents.credit.networks import adamw, apply_gradient
@@ -77,16 +78,29 @@ def _program(
 
 
 def _matmul_flops_of_a_batch(length: int, method: str, model: Any) -> float:
-    """Arithmetic of one batch of one seed in matrix products; everything else is not counted."""
+    """Arithmetic of one batch of one seed in matrix products; everything else is not counted.
+
+    Loops over distinct sequences of observations count as often as batches of an untrained policy
+    have them: somewhat too often where the batch is resampled, too rarely for learned features.
+    """
     config, world, credit, policy = _setting(length, method, model)
     rate = config.credit.policy_rate
-    state = jax.eval_shape(make_init(config.train, policy, credit, rate), jax.random.key(0))
+    init = make_init(config.train, policy, credit, rate)
     update = make_update(config.train, world.world, policy, credit, rate)
-    return _matmul_flops(jax.make_jaxpr(update)(state))
+    acting = policy.acting(policy.init(jax.random.key(0)), config.train.epsilon)
+
+    def episodes(key: Any) -> Any:
+        size = config.train.batch_size
+        return rollouts(world.world.env, world.world.params, acting, key, length, size)[0].obs
+
+    found = np.asarray(jax.jit(jax.vmap(episodes))(jax.random.split(jax.random.key(1), 64)))
+    distinct = statistics.mean(len(np.unique(batch, axis=0)) for batch in found)
+    jaxpr = jax.make_jaxpr(update)(jax.eval_shape(init, jax.random.key(0)))
+    return _matmul_flops(jaxpr, distinct)
 
 
-def _matmul_flops(jaxpr: Any) -> float:
-    """Of a jaxpr and all that it contains; the body of a while loop counts once."""
+def _matmul_flops(jaxpr: Any, distinct: float) -> float:
+    """Of a jaxpr and all that it contains; the body of a while loop counts `distinct` times."""
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if equation.primitive.name == "dot_general":
@@ -94,9 +108,11 @@ def _matmul_flops(jaxpr: Any) -> float:
             shape = equation.invars[0].aval.shape
             inner = math.prod(shape[axis] for axis in contracted)
             total += 2.0 * inner * math.prod(equation.outvars[0].aval.shape)
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        times = {"scan": equation.params.get("length"), "while": distinct}.get(
+            equation.primitive.name, 1
+        )
         inside = jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
-        total += times * sum(_matmul_flops(found) for found in inside if _is_jaxpr(found))
+        total += times * sum(_matmul_flops(found, distinct) for found in inside if _is_jaxpr(found))
     return total
 
 

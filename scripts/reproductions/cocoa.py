@@ -5,6 +5,7 @@ several sittings, and figures share their runs.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,7 @@ def fig1(
 def fig1_snr(
     lengths: tuple[int, ...] = paper.LENGTHS,
     seeds: int = 10,
+    every: int = 5,
     runs: Path = Path("runs/cocoa"),
     output: Path = Path("docs/results/cocoa-fig1-snr"),
 ) -> None:
@@ -88,12 +90,14 @@ def fig1_snr(
     Args:
         lengths: of key-to-door.
         seeds: trained at once.
+        every: batches between measurements, each of which costs as much as many batches; for new runs.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
     """
     rows: dict[str, Any] = {}
     for length in lengths:
         config = presets.get(f"cocoa-shadow-{length}")
+        config = replace(config, runtime=replace(config.runtime, log_every=every))
         run = finished(run_shadow, config, runs / f"shadow-{length}", seeds)
         treasure = column(run, "measured_treasure")
         for method in config.shadow.methods:
@@ -372,8 +376,6 @@ def _tree_title(rows: dict[str, Any]) -> str:
 def _tree_variances(
     overlap: int, groups: Sequence[int], environments: int
 ) -> dict[str, np.ndarray]:
-    from dataclasses import replace
-
     found: dict[str, list[float]] = {}
     for seed in range(100, 100 + environments):
         config = presets.PRESETS["cocoa-tree"]

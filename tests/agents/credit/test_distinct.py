@@ -75,27 +75,31 @@ def test_numbers_that_are_none_end_the_loop():
     assert np.isfinite(found[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("method", ["cocoa_reward", "cocoa_feature", "hca_plus", "hca"])
-@pytest.mark.parametrize("loss", ["classification", "contrastive"])
-def test_shared_observations_give_the_same_model(monkeypatch, method, loss):
-    """Four episodes of two observation sequences, with their own actions and rewards: on the CPU their
-    pairs are added up before the network sees them, elsewhere each is evaluated."""
-    config = CreditConfig(method=method, hindsight_loss=loss, hindsight_width=8, value_width=8)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("cocoa_reward", {}),
+        ("cocoa_reward", {"hindsight_loss": "contrastive"}),
+        ("cocoa_feature", {}),
+        ("hca_plus", {"mask_zero_reward": False}),
+        ("hca", {}),
+        ("advantage", {}),
+        ("q_critic", {}),
+        ("trajectory_cv", {"q_bootstrap": "expected"}),
+    ],
+)
+def test_shared_observations_give_the_same_model(monkeypatch, method, settings):
+    """Four episodes of two observation sequences, with their own actions and rewards: on the CPU they are
+    added up before the networks see them, elsewhere each is evaluated."""
+    config = CreditConfig(method=method, hindsight_width=8, value_width=8, **settings)
     spec = WorldSpec(obs_dim=4, num_actions=3, reward_values=(0.0, 1.0, 2.0))
-    rewards = ([0, 1, 0, 2, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 2], [0, 2, 0, 1, 0])
-    own = [trajectory(np.array(r, np.float32), seed=i) for i, r in enumerate(rewards)]
-    shown = [own[i % 2] for i in range(4)]
-    episodes = [
-        t.replace(obs=other.obs, log_policy=other.log_policy)
-        for t, other in zip(own, shown, strict=True)
-    ]
-    together = jax.tree.map(lambda *x: jnp.stack(x), *episodes)
+    together = episodes([[0, 1, 0, 2, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 2], [0, 2, 0, 1, 0]])
     blank = features_init(jax.random.key(3), "gate", 4, 3, config.features.width)
 
     def learn():
         model = make_model(config, spec, None, blank)
         state, metrics = model.update(
-            model.init(jax.random.key(0)), together, lambda obs: obs, jax.random.key(1)
+            model.init(jax.random.key(0)), together, log_policy, jax.random.key(1)
         )
         tables = jax.vmap(lambda t: model.table(state, t, jax.random.key(2)))(together)
         return {"state": state, "metrics": metrics, "tables": tables}
@@ -108,3 +112,46 @@ def test_shared_observations_give_the_same_model(monkeypatch, method, loss):
     ):
         name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def episodes(rewards):
+    """Trajectories of which the even ones show the same observations, and the odd ones."""
+    own = [trajectory(np.array(r, np.float32), seed=i) for i, r in enumerate(rewards)]
+    shown = [own[i % 2] for i in range(len(own))]
+    return jax.tree.map(
+        lambda *x: jnp.stack(x),
+        *(
+            t.replace(obs=other.obs, log_policy=other.log_policy)
+            for t, other in zip(own, shown, strict=True)
+        ),
+    )
+
+
+def log_policy(obs):
+    return jax.nn.log_softmax(obs[..., :3], axis=-1)
+
+
+@pytest.mark.parametrize("method", ["advantage", "q_critic max", "q_critic expected"])
+def test_losses_of_values_by_hand(method):
+    """λ = 0: the squared error to r + v(s'), nothing following on the last step, averaged."""
+    method, _, bootstrap = method.partition(" ")
+    config = CreditConfig(method=method, value_width=8, trace=0.0, q_bootstrap=bootstrap or "max")
+    spec = WorldSpec(obs_dim=4, num_actions=3, reward_values=(0.0, 1.0, 2.0))
+    model = make_model(config, spec)
+    together = episodes([[0, 1, 0, 2, 1], [0, 0, 1, 0, 0], [1, 1, 0, 0, 2]])
+    state = model.init(jax.random.key(0))
+    _, metrics = model.update(state, together, log_policy, jax.random.key(1))
+    first, last = jax.tree.map(np.asarray, state[0])
+    together = jax.tree.map(np.asarray, together)
+    hidden = np.maximum(together.obs @ first["w"] + first["b"], 0.0)
+    y = hidden @ last["w"] + last["b"]
+    if method == "advantage":
+        following, own, factor = y[..., 0], y[:, :-1, 0], 1.0
+    else:
+        pi = np.asarray(jnp.exp(log_policy(together.obs)))
+        following = y.max(-1) if bootstrap == "max" else (pi * y).sum(-1)
+        own = np.take_along_axis(y[:, :-1], together.action[..., None], -1)[..., 0]
+        factor = 0.5
+    target = together.reward + np.where(together.terminated, 0.0, following[:, 1:])
+    expected = factor * np.mean((own - target) ** 2)
+    np.testing.assert_allclose(metrics["model_loss"], expected, rtol=1e-4)
