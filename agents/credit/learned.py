@@ -268,9 +268,12 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
     optimizer = adamw(config.model_rate, clip=config.hindsight_clip)
     counterfactual = config.method == "counterfactual_return"
 
-    def logits(params: Params, trajectory: Trajectory) -> Array:
+    def inputs(trajectory: Trajectory) -> tuple[Array, Array, Array]:
         z = estimators.returns_to_go(trajectory)[:, None, None]
-        return hindsight.hypernetwork(params, trajectory.obs[:-1], z, trajectory.log_policy)
+        return trajectory.obs[:-1], z, trajectory.log_policy
+
+    def logits(params: Params, seen: tuple[Array, Array, Array]) -> Array:
+        return hindsight.hypernetwork(params, *seen)
 
     def init_params(key: PRNGKeyArray) -> Params:
         return hindsight.hypernetwork_init(
@@ -278,19 +281,22 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         )
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
-        def loss(params: Params) -> Array:
-            def one(trajectory: Trajectory) -> Array:
-                weights = hindsight.pair_weights(trajectory, trajectory.alive[:, None])
-                x = logits(params, trajectory)
-                return hindsight.classification_loss(x, trajectory.log_policy, weights)
+        # Returns hardly ever agree, so little is shared, but one episode at a time stays in the cache.
+        def weights(trajectory: Trajectory) -> Array:
+            pairs = hindsight.pair_weights(trajectory, trajectory.alive[:, None])
+            return pairs / batch.action.shape[0]
 
-            return batch_mean(one, batch)
+        def loss(params: Params, seen: tuple[Array, Array, Array], weights: Array) -> Array:
+            return hindsight.classification_loss(logits(params, seen), seen[2], weights)
 
-        state, found = fit_step(optimizer, loss, state)
-        return state, _metrics(found)
+        params, opt_state = state
+        found, gradient = distinct_value_and_grad(
+            loss, params, jax.vmap(inputs)(batch), jax.vmap(weights)(batch)
+        )
+        return apply_gradient(optimizer, params, opt_state, gradient), _metrics(found)
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
-        x = logits(state[0], trajectory)
+        x = logits(state[0], inputs(trajectory))
         ratio = hindsight.classification_ratio(x, trajectory.log_policy)[:, 0]
         function = estimators.counterfactual_return if counterfactual else estimators.hca_return
         return function(trajectory, ratio)

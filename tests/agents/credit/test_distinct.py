@@ -83,6 +83,7 @@ def test_numbers_that_are_none_end_the_loop():
         ("cocoa_feature", {}),
         ("hca_plus", {"mask_zero_reward": False}),
         ("hca", {}),
+        ("hca_return", {}),
         ("advantage", {}),
         ("q_critic", {}),
         ("trajectory_cv", {"q_bootstrap": "expected"}),
