@@ -53,9 +53,9 @@ def distinct_value_and_grad(
     """Value and gradient, with respect to the parameters, of Σ_i loss(params, inputs[i], weights[i]).
 
     Args:
-        loss: linear in `weights`, so that those of equal inputs can be added up.
+        loss: additive in `weights`: for equal inputs, that of their sum is the sum of theirs.
         inputs, weights: arrays or trees of them, with a leading axis [B].
-        has_aux: the loss returns (value, something else that is linear in `weights`), both summed.
+        has_aux: the loss returns (value, something else that is additive in `weights`), both summed.
     """
     if jax.default_backend() != "cpu":
 

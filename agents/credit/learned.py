@@ -326,13 +326,18 @@ def _regression_step(
     share: Float[Array, "B T A"],
     targets: Float[Array, "B T"],
 ) -> tuple[Any, Array]:
-    """One gradient step of an MLP on Σ share (MLP(S_t)[a] − target_t)², averaged over the batch."""
+    """One gradient step of an MLP on Σ share (MLP(S_t)[a] − target_t)², averaged over the batch.
+
+    Where the sums of share, share × target and share × target² are the same, so is this loss.
+    """
     share, targets = share / batch.action.shape[0], targets[..., None]
 
     def loss(params: Params, obs: Array, moments: tuple[Array, Array, Array]) -> Array:
-        # Multiplied out, so that it is linear in what differs between episodes with equal observations.
+        # Of episodes with equal observations: the error to the mean target, and the targets' spread.
         y, (weight, first, second) = mlp(params, obs), moments
-        return jnp.sum(weight * jnp.square(y) - 2.0 * first * y + second)
+        mean = jnp.where(weight > 0, first / jnp.where(weight > 0, weight, 1.0), 0.0)
+        spread = jnp.maximum(second - first * mean, 0.0)
+        return jnp.sum(weight * jnp.square(y - mean) + spread)
 
     moments = share, share * targets, share * jnp.square(targets)
     params, opt_state = state
