@@ -11,9 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool
 
-from agents.credit.networks import Params
+from agents.credit.networks import Params, apply_gradient
 
 
 def evaluate_distinct(function: Callable[[Params, Any], Array]) -> Callable[[Params, Any], Array]:
@@ -75,6 +76,19 @@ def distinct_value_and_grad(
     shapes = jax.eval_shape(gradient, params, *first)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return _for_each_distinct(inputs, start, add)
+
+
+def distinct_fit_step(
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Params, Any, Any], Array],
+    state: Any,
+    inputs: Any,
+    weights: Any,
+) -> tuple[Any, Array]:
+    """`networks.fit_step` on the sum of `distinct_value_and_grad`, for a state (params, optimiser state)."""
+    params, opt_state = state
+    value, gradient = distinct_value_and_grad(loss, params, inputs, weights)
+    return apply_gradient(optimizer, params, opt_state, gradient), value
 
 
 def _for_each_distinct(

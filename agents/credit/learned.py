@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.credit import estimators, hindsight
 from agents.credit.config import CreditConfig
-from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
+from agents.credit.distinct import distinct_fit_step, evaluate_distinct
 from agents.credit.features import features
 from agents.credit.hindsight import Outcomes
 from agents.credit.model import (
@@ -21,7 +21,7 @@ from agents.credit.model import (
     contribution_table,
     zero_counts,
 )
-from agents.credit.networks import Params, adamw, apply_gradient, fit_step, mlp, mlp_init
+from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
 from agents.credit.successor import successor_loss
 from agents.credit.targets import alive_share, lambda_targets
 from agents.credit.trajectory import Trajectory
@@ -187,11 +187,8 @@ def hindsight_model(
             of = hindsight.contrastive_loss if contrastive else hindsight.classification_loss
             return of(logits(params, seen), seen[2], weights)
 
-        params, opt_state = state["net"]
-        value, gradient = distinct_value_and_grad(
-            loss, params, jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
-        )
-        return apply_gradient(optimizer, params, opt_state, gradient), value
+        seen, own = jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
+        return distinct_fit_step(optimizer, loss, state["net"], seen, own)
 
     def fit_successors(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
         def loss(params: Params) -> Array:
@@ -289,11 +286,9 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         def loss(params: Params, seen: tuple[Array, Array, Array], weights: Array) -> Array:
             return hindsight.classification_loss(logits(params, seen), seen[2], weights)
 
-        params, opt_state = state
-        found, gradient = distinct_value_and_grad(
-            loss, params, jax.vmap(inputs)(batch), jax.vmap(weights)(batch)
-        )
-        return apply_gradient(optimizer, params, opt_state, gradient), _metrics(found)
+        seen, own = jax.vmap(inputs)(batch), jax.vmap(weights)(batch)
+        state, found = distinct_fit_step(optimizer, loss, state, seen, own)
+        return state, _metrics(found)
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         x = logits(state[0], inputs(trajectory))
@@ -340,9 +335,7 @@ def _regression_step(
         return jnp.sum(weight * jnp.square(y - mean) + spread)
 
     moments = share, share * targets, share * jnp.square(targets)
-    params, opt_state = state
-    value, gradient = distinct_value_and_grad(loss, params, batch.obs[:, :-1], moments)
-    return apply_gradient(optimizer, params, opt_state, gradient), value
+    return distinct_fit_step(optimizer, loss, state, batch.obs[:, :-1], moments)
 
 
 def _rows(function: Any, rows: Any) -> Array:
