@@ -75,6 +75,7 @@ _INTERLEAVING_FEATURES = FeatureConfig(
     shrink_readout=3e-4,
     burn_in=90,
     steps=30_000,
+    max_outcomes=32,  # a key and its context each; long episodes meet more than the default's 8
 )
 
 

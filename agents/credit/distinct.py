@@ -7,6 +7,7 @@ accelerator has nothing to gain from fewer but later steps. Results are the same
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,10 +18,28 @@ from jaxtyping import Array, Bool
 from agents.credit.networks import Params, apply_gradient
 
 
-def evaluate_distinct(function: Callable[[Params, Any], Array]) -> Callable[[Params, Any], Array]:
+@dataclass(frozen=True)
+class Separable:
+    """A function that treats each outcome alone, so that a batch shares outcomes as well as observations.
+
+    Attributes:
+        inputs: axis of each input along which outcomes lie, None where they share it.
+        output: that axis of what the function returns, or of the weights of a loss.
+    """
+
+    inputs: tuple[int | None, ...]
+    output: int
+
+
+def evaluate_distinct(
+    function: Callable[[Params, Any], Array], separable: Separable | None = None
+) -> Callable[[Params, Any], Array]:
     """`function(params, inputs)`, whose vmap over inputs alone evaluates equal ones once.
 
     Not differentiable where it is vmapped; see `distinct_value_and_grad`.
+
+    Args:
+        separable: then equal outcomes of equal inputs are evaluated once.
     """
     if jax.default_backend() != "cpu":
         return function
@@ -33,13 +52,18 @@ def evaluate_distinct(function: Callable[[Params, Any], Array]) -> Callable[[Par
         )
         if any(jax.tree.leaves(batched[0])):
             return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
+        if separable:
+            inputs = _split(inputs, separable.inputs)
+        entries = jax.tree.leaves(inputs)[0].shape[0]
         shape = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], inputs))
 
         def fill(found: Array, one: Any, same: Array) -> Array:
-            mask = same.reshape(size, *(1 for _ in shape.shape))
+            mask = same.reshape(entries, *(1 for _ in shape.shape))
             return jnp.where(mask, function(params, one)[None], found)
 
-        return _for_each_distinct(inputs, jnp.zeros((size, *shape.shape), shape.dtype), fill), True
+        found = jnp.zeros((entries, *shape.shape), shape.dtype)
+        found = _for_each_distinct(inputs, found, fill)
+        return _join(found, size, separable.output) if separable else found, True
 
     return once
 
@@ -50,6 +74,7 @@ def distinct_value_and_grad(
     inputs: Any,
     weights: Any,
     has_aux: bool = False,
+    separable: Separable | None = None,
 ) -> tuple[Any, Params]:
     """Value and gradient, with respect to the parameters, of Σ_i loss(params, inputs[i], weights[i]).
 
@@ -57,6 +82,7 @@ def distinct_value_and_grad(
         loss: additive in `weights`: for equal inputs, that of their sum is the sum of theirs.
         inputs, weights: arrays or trees of them, with a leading axis [B].
         has_aux: the loss returns (value, something else that is additive in `weights`), both summed.
+        separable: the loss is a sum over outcomes.
     """
     if jax.default_backend() != "cpu":
 
@@ -66,6 +92,9 @@ def distinct_value_and_grad(
 
         return jax.value_and_grad(total, has_aux=has_aux)(params)
 
+    if separable:
+        inputs = _split(inputs, separable.inputs)
+        weights = _split((weights,), (separable.output,))[0]
     gradient = jax.value_and_grad(loss, has_aux=has_aux)
 
     def add(total: Any, one: Any, same: Array) -> Any:
@@ -84,10 +113,11 @@ def distinct_fit_step(
     state: Any,
     inputs: Any,
     weights: Any,
+    separable: Separable | None = None,
 ) -> tuple[Any, Array]:
     """`networks.fit_step` on the sum of `distinct_value_and_grad`, for a state (params, optimiser state)."""
     params, opt_state = state
-    value, gradient = distinct_value_and_grad(loss, params, inputs, weights)
+    value, gradient = distinct_value_and_grad(loss, params, inputs, weights, separable=separable)
     return apply_gradient(optimizer, params, opt_state, gradient), value
 
 
@@ -106,6 +136,25 @@ def _for_each_distinct(
 
     left = jnp.ones(jax.tree.leaves(inputs)[0].shape[0], bool)
     return jax.lax.while_loop(lambda state: jnp.any(state[0]), step, (left, carry))[1]
+
+
+def _split(inputs: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, ...]:
+    """Inputs of B × K single outcomes from those of B entries with K outcomes each."""
+    size = next(x.shape[a + 1] for x, a in zip(inputs, axes, strict=True) if a is not None)
+    found = []
+    for x, axis in zip(inputs, axes, strict=True):
+        if axis is None:
+            found.append(jnp.repeat(x, size, axis=0))
+        else:
+            single = jnp.expand_dims(jnp.moveaxis(x, axis + 1, 1), axis + 2)
+            found.append(single.reshape(-1, *single.shape[2:]))
+    return tuple(found)
+
+
+def _join(found: Array, size: int, axis: int) -> Array:
+    """Inverse of `_split` for what a function returns: [B K, ..., 1, ...] to [B, ..., K, ...]."""
+    found = jnp.squeeze(found, axis + 1)
+    return jnp.moveaxis(found.reshape(size, -1, *found.shape[1:]), 1, axis + 1)
 
 
 def _equal(inputs: Any, one: Any) -> Bool[Array, " B"]:

@@ -210,15 +210,15 @@ def code_outcomes(
     if mask_zero_reward:
         use &= trajectory.reward != 0.0
 
-    def pick(left: Array, _: None) -> tuple[Array, tuple[Array, Array, Array]]:
+    def pick(left: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
         first = jnp.argmax(left)
         same = left & (hashed == hashed[first])
-        rank = jnp.where(left[first], hashed[first], jnp.int32(2**31 - 1))
-        return left & ~same, (jnp.where(left[first], bits[first], 0.0), same, rank)
+        return left & ~same, (jnp.where(left[first], bits[first], 0.0), same)
 
-    _, (vectors, same, rank) = jax.lax.scan(pick, use, None, length=limit)
-    order = jnp.argsort(rank)  # so that trajectories with the same outcomes show the same vectors
-    return Outcomes(vectors=vectors[order], member=same[order].T.astype(bits.dtype))
+    _, (vectors, same) = jax.lax.scan(pick, use, None, length=limit)
+    # Places that are left over repeat a vector, which `agents.credit.distinct` evaluates once.
+    vectors = jnp.where(jnp.any(same, axis=1)[:, None], vectors, vectors[:1])
+    return Outcomes(vectors=vectors, member=same.T.astype(bits.dtype))
 
 
 def unmatched(trajectory: Trajectory, outcomes: Outcomes) -> Array:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.credit import estimators, hindsight
 from agents.credit.config import CreditConfig
-from agents.credit.distinct import distinct_fit_step, evaluate_distinct
+from agents.credit.distinct import Separable, distinct_fit_step, evaluate_distinct
 from agents.credit.features import features
 from agents.credit.hindsight import Outcomes
 from agents.credit.model import (
@@ -123,6 +123,9 @@ def hindsight_model(
     all_pairs = config.method in ("hca", "hca_plus")
     counts_successors = config.hindsight_loss == "successor"
     feature = config.features
+    # Codes differ between episodes, and there are fewer than `max_outcomes`. Rewards are the same ones
+    # everywhere, and cheaper all at once.
+    separable = Separable((None, 0, None), 1) if config.method == "cocoa_feature" else None
 
     def bits(state: Any, obs: Array, action: Array) -> Array:
         found = features(state["features"], obs, action, feature.threshold, feature.binary)
@@ -188,7 +191,7 @@ def hindsight_model(
             return of(logits(params, seen), seen[2], weights)
 
         seen, own = jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
-        return distinct_fit_step(optimizer, loss, state["net"], seen, own)
+        return distinct_fit_step(optimizer, loss, state["net"], seen, own, separable)
 
     def fit_successors(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
         def loss(params: Params) -> Array:
@@ -220,7 +223,7 @@ def hindsight_model(
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         outcome = outcomes(state, trajectory)
         obs, log_policy = trajectory.obs[:-1], trajectory.log_policy
-        x = evaluate_distinct(logits)(state["net"][0], inputs(trajectory, outcome))
+        x = evaluate_distinct(logits, separable)(state["net"][0], inputs(trajectory, outcome))
         w = ratio(x, log_policy) - 1.0
         rewards = mlp(state["reward"][0], obs) if with_reward_model else None
         return contribution_table(

@@ -59,7 +59,7 @@ def run_train(
     state = _start(config, init, seeds)
     learns = learns_features(config.credit)
     if learns and not resume:
-        found = _trained_features(config, built, policy, state, seeds)
+        found = trained_features(config, built, policy, state, seeds)
         state = state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
     burn_in = config.credit.features.burn_in if learns else 0
     evaluate = make_evaluate(config.train, built.world, policy)
@@ -102,7 +102,7 @@ def run_shadow(
     state = _start(config, init, seeds)
     with_features = shadow_features(config)
     if with_features and not resume:
-        found = _trained_features(config, built, policy, state, seeds)
+        found = trained_features(config, built, policy, state, seeds)
         trained = {name: {**state.credit[name], "features": found} for name in with_features}
         state = state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
     measure = make_measure(
@@ -225,7 +225,7 @@ def _check(config: CreditRunConfig, built: BuiltWorld) -> Callable[[Mapping[str,
     return check
 
 
-def _trained_features(
+def trained_features(
     config: CreditRunConfig, built: BuiltWorld, policy: Policy, state: TrainState, seeds: int
 ) -> Any:
     """Parameters of COCOA-feature's frozen network: data of the untrained policy, one network per seed."""

@@ -6,6 +6,7 @@ the rate of a large matrix product on all cores: with it, what several seeds can
 time only).
 """
 
+import functools
 import json
 import math
 import statistics
@@ -29,7 +30,7 @@ from agents.credit.train import (
 from agents.credit.trajectory import rollouts
 from configs import credit as presets
 from internal_rl.config import RuntimeConfig
-from internal_rl.credit.run import build_model, build_policy
+from internal_rl.credit.run import build_model, build_policy, trained_features
 from internal_rl.credit.world import build_world
 from internal_rl.runs.seeds import place, seed_mesh, split
 
@@ -57,19 +58,30 @@ def _setting(length: int, method: str, model: Any) -> tuple[Any, Any, Any, Any]:
     return config, world, build_model(config.credit, world), build_policy(config, world)
 
 
+@functools.cache
+def _start(length: int, method: str, model: Any, seeds: int) -> TrainState:
+    """State before the first batch; several seeds have an axis of their own."""
+    config, world, credit, policy = _setting(length, method, model)
+    init = make_init(config.train, policy, credit, config.credit.policy_rate)
+    key = jax.random.key(0)
+    many = seeds > 1
+    state = jax.jit(jax.vmap(init))(jax.random.split(key, seeds)) if many else jax.jit(init)(key)
+    if method == "cocoa_feature" and model == "learned":
+        # Untrained features tell more outcomes apart, and cost more.
+        found = trained_features(config, world, policy, state, seeds)
+        state = state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
+    return state
+
+
 def _program(
     length: int, method: str, model: Any, seeds: int, batches: int, runtime: RuntimeConfig
 ) -> tuple[Any, Any]:
     config, world, credit, policy = _setting(length, method, model)
-    rate = config.credit.policy_rate
-    init = make_init(config.train, policy, credit, rate)
-    update = make_update(config.train, world.world, policy, credit, rate)
-    mesh, key = seed_mesh(runtime, seeds), jax.random.key(0)
-    if seeds == 1:
-        states = jax.jit(init)(key)
-    else:
-        states = place(jax.jit(jax.vmap(init))(jax.random.split(key, seeds)), mesh)
-        update = jax.vmap(update)
+    update = make_update(config.train, world.world, policy, credit, config.credit.policy_rate)
+    mesh = seed_mesh(runtime, seeds)
+    states = _start(length, method, model, seeds)
+    if seeds > 1:
+        states, update = place(states, mesh), jax.vmap(update)
 
     def run(states: Any) -> Any:
         return jax.lax.scan(lambda s, _: (update(s)[0], None), states, None, length=batches)[0]
@@ -81,7 +93,8 @@ def _matmul_flops_of_a_batch(length: int, method: str, model: Any) -> float:
     """Arithmetic of one batch of one seed in matrix products; everything else is not counted.
 
     Loops over distinct sequences of observations count as often as batches of an untrained policy
-    have them: somewhat too often where the batch is resampled, too rarely for learned features.
+    have them: somewhat too often where the batch is resampled, too rarely for learned features, where
+    distinct outcomes multiply them.
     """
     config, world, credit, policy = _setting(length, method, model)
     rate = config.credit.policy_rate
@@ -141,8 +154,8 @@ def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[
         gradient, _ = policy_gradient(train, policy, state.policy[0], batch, tables)
         return apply_gradient(optimizer, state.policy[0], state.policy[1], gradient)
 
-    init = make_init(train, policy, credit, rate)
-    arguments = (jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), seeds)),)
+    start = _start(length, method, model, seeds)
+    arguments = (start if seeds > 1 else jax.tree.map(lambda x: x[None], start),)
     found: dict[str, tuple[Any, Any]] = {}
     for name, part in (("episodes", roll), ("tables", table), ("policy step", step)):
         if name == "tables":

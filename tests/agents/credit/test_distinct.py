@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.credit import CreditConfig, WorldSpec, make_model
-from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
+from agents.credit.distinct import Separable, distinct_value_and_grad, evaluate_distinct
 from agents.credit.features import features_init
 from tests.agents.credit.paths import trajectory
 
@@ -65,6 +65,48 @@ def test_several_parameters_and_several_vmaps():
     np.testing.assert_allclose(each, jax.vmap(network)(many, inputs), rtol=1e-6)
     of_one = lambda f: jax.vmap(jax.vmap(f, (None, 0)), (0, None))(many, inputs)  # noqa: E731
     np.testing.assert_allclose(of_one(once), of_one(network), rtol=1e-6)
+
+
+SEPARABLE = Separable((None, 0), 1)
+
+
+def of_outcomes(params, inputs):
+    """[T, K, A] of observations [T, 3] and outcomes [K, 3]."""
+    obs, outcomes = inputs
+    return jnp.tanh(obs[:, None] * params[None, None] + outcomes[None])[..., :2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.integers(0, 1), min_size=4, max_size=4),
+    st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=4, max_size=4),
+)
+def test_each_distinct_outcome_once(shown, coded):
+    rng, calls = np.random.default_rng(0), []
+    obs = jnp.asarray(rng.normal(size=(2, 5, 3)), jnp.float32)[jnp.asarray(shown)]
+    codes = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)[jnp.asarray(coded)]
+    weights = jnp.asarray(rng.normal(size=(4, 5, 3, 2)), jnp.float32)
+
+    def counted(params, inputs):
+        jax.debug.callback(lambda: calls.append(1))
+        return of_outcomes(params, inputs)
+
+    once = jax.jit(jax.vmap(evaluate_distinct(counted, SEPARABLE), (None, 0)))
+    found = once(PARAMS, (obs, codes))
+    jax.effects_barrier()
+    assert len(calls) == len({(s, c) for s, row in zip(shown, coded, strict=True) for c in row})
+    expected = jax.vmap(of_outcomes, (None, 0))(PARAMS, (obs, codes))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+    def loss(params, inputs, weights):
+        return jnp.sum(weights * of_outcomes(params, inputs))
+
+    total = lambda p: jax.vmap(loss, (None, 0, 0))(p, (obs, codes), weights).sum()  # noqa: E731
+    ours = distinct_value_and_grad(loss, PARAMS, (obs, codes), weights, separable=SEPARABLE)
+    for one, other in zip(
+        jax.tree.leaves(ours), jax.tree.leaves(jax.value_and_grad(total)(PARAMS)), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_numbers_that_are_none_end_the_loop():
