@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from agents.credit.networks import Params, apply_gradient
 
@@ -52,8 +52,9 @@ def evaluate_distinct(
         )
         if any(jax.tree.leaves(batched[0])):
             return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
+        keys = inputs
         if separable:
-            inputs = _split(inputs, separable.inputs)
+            inputs, keys = _split(inputs, separable.inputs)
         entries = jax.tree.leaves(inputs)[0].shape[0]
         shape = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], inputs))
 
@@ -62,7 +63,7 @@ def evaluate_distinct(
             return jnp.where(mask, function(params, one)[None], found)
 
         found = jnp.zeros((entries, *shape.shape), shape.dtype)
-        found = _for_each_distinct(inputs, found, fill)
+        found = _for_each_distinct(keys, inputs, found, fill)
         return _join(found, size, separable.output) if separable else found, True
 
     return once
@@ -92,9 +93,10 @@ def distinct_value_and_grad(
 
         return jax.value_and_grad(total, has_aux=has_aux)(params)
 
+    keys = inputs
     if separable:
-        inputs = _split(inputs, separable.inputs)
-        weights = _split((weights,), (separable.output,))[0]
+        inputs, keys = _split(inputs, separable.inputs)
+        weights = _columns(weights, separable.output)
     gradient = jax.value_and_grad(loss, has_aux=has_aux)
 
     def add(total: Any, one: Any, same: Array) -> Any:
@@ -104,7 +106,7 @@ def distinct_value_and_grad(
     first = jax.tree.map(lambda x: x[0], (inputs, weights))
     shapes = jax.eval_shape(gradient, params, *first)
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return _for_each_distinct(inputs, start, add)
+    return _for_each_distinct(keys, inputs, start, add)
 
 
 def distinct_fit_step(
@@ -122,37 +124,55 @@ def distinct_fit_step(
 
 
 def _for_each_distinct(
-    inputs: Any, carry: Any, body: Callable[[Any, Any, Bool[Array, " B"]], Any]
+    keys: Any, inputs: Any, carry: Any, body: Callable[[Any, Any, Bool[Array, " B"]], Any]
 ) -> Any:
-    """`carry = body(carry, one, same)` for every distinct entry; `same` marks those equal to it."""
+    """`carry = body(carry, one, same)` for every entry of inputs with a distinct key; `same` marks those
+    with the same key."""
 
     def step(state: tuple[Array, Any]) -> tuple[Array, Any]:
         left, carry = state
         index = jnp.argmax(left)
-        one = jax.tree.map(lambda x: x[index], inputs)
+        key, one = jax.tree.map(lambda x: x[index], (keys, inputs))
         # Entries that are not numbers differ from themselves, and must not be left for ever.
-        same = (jnp.arange(left.shape[0]) == index) | (left & _equal(inputs, one))
+        same = (jnp.arange(left.shape[0]) == index) | (left & _equal(keys, key))
         return left & ~same, body(carry, one, same)
 
-    left = jnp.ones(jax.tree.leaves(inputs)[0].shape[0], bool)
+    left = jnp.ones(jax.tree.leaves(keys)[0].shape[0], bool)
     return jax.lax.while_loop(lambda state: jnp.any(state[0]), step, (left, carry))[1]
 
 
-def _split(inputs: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, ...]:
-    """Inputs of B × K single outcomes from those of B entries with K outcomes each."""
-    size = next(x.shape[a + 1] for x, a in zip(inputs, axes, strict=True) if a is not None)
-    found = []
-    for x, axis in zip(inputs, axes, strict=True):
-        if axis is None:
-            found.append(jnp.repeat(x, size, axis=0))
-        else:
-            single = jnp.expand_dims(jnp.moveaxis(x, axis + 1, 1), axis + 2)
-            found.append(single.reshape(-1, *single.shape[2:]))
-    return tuple(found)
+def _split(
+    inputs: tuple[Array, ...], axes: tuple[int | None, ...]
+) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+    """Inputs of B × K single outcomes from those of B entries with K outcomes each, and keys for them.
+
+    Keys are numbers: to compare all inputs with each distinct one would cost more than a small network.
+    """
+    paired = tuple(zip(inputs, axes, strict=True))
+    outcomes = next(x.shape[axis + 1] for x, axis in paired if axis is not None)
+    repeat = lambda x: jnp.repeat(x, outcomes, axis=0)  # noqa: E731
+    split = tuple(repeat(x) if axis is None else _columns(x, axis) for x, axis in paired)
+    own = tuple(x for x, axis in zip(split, axes, strict=True) if axis is not None)
+    shared = tuple(x for x, axis in paired if axis is None)
+    return split, (repeat(_numbers(shared)), _numbers(own))
+
+
+def _numbers(inputs: Any) -> Int[Array, " B"]:
+    """One number for each entry, the same for equal ones."""
+    index = jnp.arange(jax.tree.leaves(inputs)[0].shape[0])
+    return _for_each_distinct(
+        inputs, index, jnp.zeros_like(index), lambda found, one, same: jnp.where(same, one, found)
+    )
+
+
+def _columns(x: Array, axis: int) -> Array:
+    """[B, ..., K, ...], with outcomes along the axis of an entry, to [B K, ..., 1, ...]."""
+    single = jnp.expand_dims(jnp.moveaxis(x, axis + 1, 1), axis + 2)
+    return single.reshape(-1, *single.shape[2:])
 
 
 def _join(found: Array, size: int, axis: int) -> Array:
-    """Inverse of `_split` for what a function returns: [B K, ..., 1, ...] to [B, ..., K, ...]."""
+    """Inverse of `_columns`."""
     found = jnp.squeeze(found, axis + 1)
     return jnp.moveaxis(found.reshape(size, -1, *found.shape[1:]), 1, axis + 1)
 
