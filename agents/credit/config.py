@@ -132,6 +132,9 @@ class SampledCreditConfig:
     """Gradient steps of the model per batch, before the policy's."""
     trace: float = 1.0
     """λ of the targets of V and Q; 1: the return itself."""
+    hindsight: Literal["density_ratio", "gaussian"] = "density_ratio"
+    """density_ratio: a discriminator of taken and fresh actions. gaussian: mean and spread of the action given the
+    outcome, all that the gradient of a Gaussian policy depends on."""
     max_ratio: float = 20.0
     """Bound of h/π, which for densities has none of its own."""
     replay: int = 0
@@ -158,5 +161,8 @@ def check_sampled(config: SampledCreditConfig) -> None:
     if config.replay < 0 or (config.replay and config.method != "cocoa_reward"):
         allowed = "at least 0" if config.method == "cocoa_reward" else f"0 for {config.method}"
         raise ValueError(f"credit.replay is {config.replay}; allowed: {allowed}")
+    if config.hindsight not in ("density_ratio", "gaussian"):
+        allowed = "density_ratio, gaussian"
+        raise ValueError(f"credit.hindsight is {config.hindsight!r}; allowed: {allowed}")
     if config.max_ratio <= 1:
         raise ValueError(f"credit.max_ratio is {config.max_ratio}; allowed: above 1")

@@ -1,8 +1,6 @@
 """Learned models of the estimators for continuous actions, behind one interface.
 
-The contribution coefficient is a learned hindsight density ratio: a discriminator tells the action that
-led to an outcome from fresh actions of the policy, and is best where exp(x) = h(z | s, u) / π(z | s)
-(COCOA, arXiv 2306.16803, appendix on contrastive learning). Letters as in `sampled`.
+Contribution coefficients come from the hindsight networks of `sampled_hindsight`. Letters as in `sampled`.
 """
 
 from collections.abc import Callable
@@ -19,7 +17,8 @@ from agents.credit.estimators import future_sums
 from agents.credit.model import batch_mean
 from agents.credit.networks import Params, adamw, fit_step, linear, linear_init, mlp, mlp_init
 from agents.credit.replay import Replay, empty, remember
-from agents.credit.sampled import Choices, Decisions, Weights
+from agents.credit.sampled import Decisions, Weights
+from agents.credit.sampled_hindsight import kind_mean, make_hindsight, state_features
 
 _RATIO_METHODS = (
     *("hca", "hca_plus", "hca_return"),
@@ -64,62 +63,6 @@ def make_sampled(
     return _value_model(config, obs_dim, action_dim)
 
 
-def state_features(decisions: Choices) -> Float[Array, "N F"]:
-    """What networks see of a state: the observation, standardised over its entries, and the policy
-    there, which makes targets depend less on its past (COCOA, Prop. 5)."""
-    obs = decisions.obs
-    centred = obs - jnp.mean(obs, axis=-1, keepdims=True)
-    scale = jnp.sqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-6)
-    return jnp.concatenate([centred / scale, decisions.mean, decisions.log_std], axis=-1)
-
-
-def pair_init(key: PRNGKeyArray, state: int, action: int, outcome: int, width: int) -> Params:
-    """Parameters of `pair_logits`; the last layer is zero, so that every ratio starts at 1."""
-    keys = jax.random.split(key, 2)
-    last = {"w": jnp.zeros((width, 1)), "b": jnp.zeros(1)}
-    return {
-        "first": linear_init(keys[0], state + action + outcome, width),
-        "rest": [linear_init(keys[1], width, width), last],
-    }
-
-
-def pair_logits(
-    params: Params,
-    state: Float[Array, "N F"],
-    actions: Float[Array, "N M Z"],
-    outcomes: Float[Array, "K E"] | Float[Array, "N K E"],
-) -> Float[Array, "N M K"]:
-    """x(s, z, u) of every decision, action and outcome.
-
-    Args:
-        actions: standardised.
-        outcomes: shared by all decisions [K, E], or each one's own [N, K, E].
-    """
-    # The first layer is linear: its three parts are computed once each.
-    weights, F, Z = params["first"]["w"], state.shape[-1], actions.shape[-1]
-    of_state = state @ weights[:F] + params["first"]["b"][None]
-    of_action = actions @ weights[F : F + Z]
-    of_outcome = outcomes @ weights[F + Z :]
-    if of_outcome.ndim == 2:
-        of_outcome = of_outcome[None]
-    hidden = jax.nn.relu(of_state[:, None, None] + of_action[:, :, None] + of_outcome[:, None])
-    return mlp(params["rest"], hidden)[..., 0]
-
-
-def ratio_loss(
-    x_taken: Float[Array, "N K"], x_fresh: Float[Array, "N M K"], counts: Float[Array, "N K"]
-) -> Float[Array, " K"]:
-    """Σ over pairs of −log σ(x(z_n)) − (1/M) Σ_m log σ(−x(z_nm)), by how often each occurs; per outcome."""
-    others = jnp.mean(jax.nn.log_sigmoid(-x_fresh), axis=1)
-    return -jnp.sum(counts * (jax.nn.log_sigmoid(x_taken) + others), axis=0)
-
-
-def kind_mean(losses: Float[Array, " K"], counts: Float[Array, " K"]) -> Float[Array, ""]:
-    """Each outcome's mean loss (summed losses over counts), averaged over the outcomes that occur."""
-    each = losses / jnp.maximum(counts, 1.0)
-    return jnp.sum(each) / jnp.maximum(jnp.sum((counts > 0).astype(each.dtype)), 1.0)
-
-
 def _ratio_model(
     config: SampledCreditConfig, obs_dim: int, action_dim: int, kinds: int
 ) -> SampledModel:
@@ -133,6 +76,7 @@ def _ratio_model(
         "counterfactual_return": 1,
     }.get(method, features)
     optimizer = adamw(config.model_rate)
+    hindsight = make_hindsight(config, features, action_dim, outcome_dim)
 
     def outcomes(state: Any, d: Decisions) -> tuple[Array, Array, Array]:
         """Vectors, reward [N, K], and how often the pair (decision, outcome) occurs [N, K]."""
@@ -147,16 +91,13 @@ def _ratio_model(
             vectors, reward, count = sampled.rewarded_outcomes(d, codes, config.max_outcomes)
         return vectors, reward, future_sums(count * d.weight[:, None]) * d.weight[:, None]
 
-    def logits(params: Params, d: Choices, actions: Array, vectors: Array) -> Array:
-        return pair_logits(params, state_features(d), sampled.standardised(d, actions), vectors)
-
     def ratio(state: Any, d: Decisions, actions: Array, vectors: Array) -> Array:
-        x = logits(state["net"][0], d, actions, vectors)
+        x = hindsight.log_ratio(state["net"][0], d, actions, vectors)
         return jnp.exp(jnp.minimum(x, jnp.log(config.max_ratio)))
 
     def init(key: PRNGKeyArray) -> Any:
         keys = jax.random.split(key, 3)
-        params = pair_init(keys[0], features, action_dim, outcome_dim, config.width)
+        params = hindsight.init(keys[0])
         state: dict[str, Any] = {"net": (params, optimizer.init(params))}
         if method == "hca":
             params = _critic_init(config, keys[1], features + action_dim)
@@ -171,9 +112,7 @@ def _ratio_model(
     def batch_loss(params: Params, state: Any, batch: Decisions, key: PRNGKeyArray) -> Array:
         def one(d: Decisions, key: PRNGKeyArray) -> tuple[Array, Array]:
             vectors, _, counts = outcomes(state, d)
-            fresh = sampled.fresh_actions(key, d, config.samples)
-            x = logits(params, d, jnp.concatenate([d.action[:, None], fresh], 1), vectors)
-            return ratio_loss(x[:, 0], x[:, 1:], counts), jnp.sum(counts, axis=0)
+            return hindsight.loss(params, d, key, vectors, counts), jnp.sum(counts, axis=0)
 
         keys = jax.random.split(key, batch.reward.shape[0])
         losses, counts = jax.vmap(one)(batch, keys)
@@ -191,10 +130,8 @@ def _ratio_model(
 
         def replay_mean(params: Params) -> Array:
             def one(ring: Replay, vector: Array, key: PRNGKeyArray) -> tuple[Array, Array]:
-                fresh = sampled.fresh_actions(key, ring, config.samples)
-                actions = jnp.concatenate([ring.action[:, None], fresh], 1)
-                x = logits(params, ring, actions, vector[None])
-                return ratio_loss(x[:, 0], x[:, 1:], ring.count[:, None])[0], jnp.sum(ring.count)
+                loss = hindsight.loss(params, ring, key, vector[None], ring.count[:, None])[0]
+                return loss, jnp.sum(ring.count)
 
             rings = (state["replay"], jnp.eye(kinds), jax.random.split(key, kinds))
             losses, counts = jax.vmap(one)(*rings)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from agents.credit.config import SampledMethod
+from agents.credit.config import SampledCreditConfig, check_sampled
 from internal_rl.errors import UserError
 from internal_rl.pipeline import run_reinforce
 from internal_rl.runs.cache import enable_compilation_cache
@@ -22,13 +22,15 @@ from internal_rl.runs.statistics import stratified_bootstrap_ci
 
 def credit_abstract(
     parent: Path,
-    methods: tuple[SampledMethod, ...] = (
+    methods: tuple[str, ...] = (
         "trajectory",
         "reinforce",
         "advantage",
         "trajectory_cv",
         "q_critic",
         "cocoa_reward",
+        "cocoa_reward/gaussian",
+        "cocoa_reward/gaussian/512",
     ),
     distractors: tuple[float, ...] = (0.0, 0.1),
     iterations: int = 0,
@@ -40,7 +42,8 @@ def credit_abstract(
 
     Args:
         parent: discover run to build on; its config is used.
-        methods: as for `internal-rl reinforce --credit`.
+        methods: as for `internal-rl reinforce --credit`, or METHOD/HINDSIGHT, or METHOD/HINDSIGHT/REPLAY
+            for the config's fields of these names.
         distractors: one panel each; 0 is the plain task.
         iterations: of each run; 0: as in the parent's config.
         seeds: trained at once.
@@ -49,13 +52,14 @@ def credit_abstract(
     """
     enable_compilation_cache()
     built_on = open_run(parent, "discover")
+    credit = {name: _credit(built_on, name) for name in methods}
     figure = Figure(figsize=(6 * len(distractors), 4.6), layout="constrained")
     panels = figure.subplots(1, len(distractors), squeeze=False)[0]
     rows: dict[str, Any] = {}
     for axes, distractor in zip(panels, distractors, strict=True):
         for i, method in enumerate(methods):
-            path = runs / f"distractor-{distractor:g}" / method
-            run = _train(built_on, path, method, distractor, iterations, seeds)
+            path = runs / f"distractor-{distractor:g}" / method.replace("/", "-")
+            run = _train(built_on, path, credit[method], distractor, iterations, seeds)
             metrics = read_metrics(run)
             x, y = metrics["step"], metrics["success"]
             y = y[:, None] if y.ndim == 1 else y
@@ -85,10 +89,27 @@ def credit_abstract(
     print(output.with_suffix(".png"))
 
 
+def _credit(parent: RunDir, name: str) -> SampledCreditConfig:
+    """The parent's settings with METHOD/HINDSIGHT/REPLAY."""
+    method, *rest = name.split("/")
+    if len(rest) > 2 or not all(word.isdigit() for word in rest[1:]):
+        raise UserError(
+            f"methods has {name!r}; allowed: METHOD, METHOD/HINDSIGHT, METHOD/HINDSIGHT/REPLAY"
+        )
+    changes: dict[str, Any] = {"method": method}
+    changes.update(zip(("hindsight", "replay"), [*rest[:1], *map(int, rest[1:])], strict=False))
+    found = replace(parent.config.reinforce.credit, **changes)
+    try:
+        check_sampled(found)
+    except ValueError as error:
+        raise UserError(f"methods has {name!r}: {error}") from None
+    return found
+
+
 def _train(
     parent: RunDir,
     path: Path,
-    method: SampledMethod,
+    credit: SampledCreditConfig,
     distractor: float,
     iterations: int,
     seeds: int,
@@ -104,7 +125,7 @@ def _train(
     settings = replace(
         config.reinforce,
         method="internal",
-        credit=replace(config.reinforce.credit, method=method),
+        credit=credit,
         distractor_reward=distractor,
         iterations=iterations or config.reinforce.iterations,
     )

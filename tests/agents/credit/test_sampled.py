@@ -9,13 +9,8 @@ from agents.credit import METHODS, sampled
 from agents.credit.config import SampledCreditConfig
 from agents.credit.replay import empty, remember
 from agents.credit.sampled import Decisions
-from agents.credit.sampled_models import (
-    _targets,
-    kind_mean,
-    make_sampled,
-    pair_logits,
-    state_features,
-)
+from agents.credit.sampled_hindsight import kind_mean, make_hindsight
+from agents.credit.sampled_models import _targets, make_sampled
 from tests.agents.credit import two_decisions as two
 
 SIZE = 20  # Gauss-Hermite nodes per decision
@@ -147,6 +142,32 @@ def test_mean_is_the_exact_gradient(name):
     np.testing.assert_allclose(found, two.exact_gradient(), atol=1e-9)
 
 
+def test_gaussians_with_the_right_moments_give_the_exact_gradient():
+    """h of the state without a treasure is not Gaussian: bump(z) is missing from it."""
+    z0, weight = two.nodes(0, SIZE)
+    u = (z0 - two.MEAN[0]) / two.STD[0]
+    with jax.enable_x64(True):
+        exact = np.asarray(state_ratio(np.stack([z0, z0])[None, ..., None]))[0, 0]  # [SIZE, 2]
+        mean = (weight * u) @ exact
+        std = np.sqrt((weight * u**2) @ exact - mean**2)
+
+        def gaussian(fresh):  # [2, M, 1] to [2, M, 2]
+            u = (fresh - two.MEAN[0]) / two.STD[0]
+            gap = (u - mean[None, None]) / std[None, None]
+            ratio = jnp.exp(0.5 * u**2 - 0.5 * gap**2) / std[None, None]
+            return jnp.where(jnp.arange(2)[:, None, None] == 0, ratio, 1.0)
+
+        def weights(d, fresh, episodes):
+            return each(sampled.cocoa)(
+                d, each(gaussian)(fresh), d.reward[..., None] * d.obs[..., 1:]
+            )
+
+        found = mean_gradient(weights)
+    np.testing.assert_allclose(found, two.exact_gradient(), atol=1e-6)
+    skew = (weight * u**3) @ exact[:, 0] - 3 * mean[0] * std[0] ** 2 - mean[0] ** 3
+    assert abs(skew / std[0] ** 3) > 0.05
+
+
 def test_baseline_of_the_other_fresh_actions_changes_no_mean():
     with jax.enable_x64(True):
         found = mean_gradient(UNBIASED["q_critic, true Q"], count=2)
@@ -161,20 +182,24 @@ def learned(method, episodes, steps, **changes):
     return model, state, metrics, batch
 
 
-@pytest.mark.parametrize("replay", [0, 2048])
-def test_learned_density_ratio_is_the_exact_one(replay):
+@pytest.mark.parametrize(
+    ("hindsight", "replay"), [("density_ratio", 0), ("density_ratio", 2048), ("gaussian", 0)]
+)
+def test_learned_density_ratio_is_the_exact_one(hindsight, replay):
     """h(z_0 | treasure)/π follows the bump, every other ratio is 1, and the estimate is the gradient."""
     rng = np.random.default_rng(0)
     model, state, metrics, batch = learned(
-        "cocoa_reward", two.sample(rng, 2048), 120, model_rate=1e-2, replay=replay
+        *("cocoa_reward", two.sample(rng, 2048), 120),
+        model_rate=1e-2,
+        replay=replay,
+        hindsight=hindsight,
     )
     assert int(metrics["unmatched_rewards"]) == 0
     one = jax.tree.map(lambda x: x[0], batch)
     (z0, weight), (z1, _) = two.nodes(0, 9), two.nodes(1, 9)
     grid = jnp.asarray(np.stack([z0, z1])[..., None], jnp.float32)  # [2, 9, 1]
-    x = pair_logits(
-        state["net"][0], state_features(one), sampled.standardised(one, grid), jnp.eye(2)
-    )
+    network = make_hindsight(SampledCreditConfig(width=16, hindsight=hindsight), 5, 1, 2)
+    x = network.log_ratio(state["net"][0], one, grid, jnp.eye(2))
     ratio = np.exp(np.asarray(x))[0]  # of decision 0, [9, 2]
     exact = two.bump(z0, two.TREASURE) / two.mean_bump(two.TREASURE, 0)
     assert np.sqrt(weight @ (ratio[:, 0] - exact) ** 2) < 0.1
