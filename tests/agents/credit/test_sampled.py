@@ -265,6 +265,9 @@ def test_every_method_gives_finite_weights_and_none_to_padding():
         m: make_sampled(SampledCreditConfig(method=m, width=8, model_steps=2), 3, 1, 2)  # type: ignore[arg-type]
         for m in METHODS
     }
+    for name in ("hca", "hca_return", "counterfactual_return", "cocoa_feature"):
+        config = SampledCreditConfig(method=name, hindsight="gaussian", width=8, model_steps=2)
+        models[f"{name}, gaussian"] = make_sampled(config, 3, 1, 2)
 
     @jax.jit
     def run(key):
