@@ -136,7 +136,7 @@ class SampledCreditConfig:
     """density_ratio: a discriminator of taken and fresh actions. gaussian: mean and spread of the action given the
     outcome, all that the gradient of a Gaussian policy depends on."""
     max_ratio: float = 20.0
-    """Bound of h/π, which for densities has none of its own."""
+    """Bound of h/π, which for densities has none of its own. Gaussian hindsight needs none."""
     replay: int = 0
     """R > 0, cocoa_reward: the model learns from the last R decisions that each kind of reward followed, of earlier
     policies, too, kinds weighing alike. 0: from the current batch alone."""
@@ -161,8 +161,11 @@ def check_sampled(config: SampledCreditConfig) -> None:
     if config.replay < 0 or (config.replay and config.method != "cocoa_reward"):
         allowed = "at least 0" if config.method == "cocoa_reward" else f"0 for {config.method}"
         raise ValueError(f"credit.replay is {config.replay}; allowed: {allowed}")
-    if config.hindsight not in ("density_ratio", "gaussian"):
-        allowed = "density_ratio, gaussian"
+    # HCA-return divides by h/π, which two moments say nothing about.
+    either = config.method in (*HINDSIGHT_METHODS, "counterfactual_return")
+    hindsights = ("density_ratio", "gaussian") if either else ("density_ratio",)
+    if config.hindsight not in hindsights:
+        allowed = f"{', '.join(hindsights)} for {config.method}"
         raise ValueError(f"credit.hindsight is {config.hindsight!r}; allowed: {allowed}")
     if config.max_ratio <= 1:
         raise ValueError(f"credit.max_ratio is {config.max_ratio}; allowed: above 1")

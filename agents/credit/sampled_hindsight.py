@@ -3,9 +3,10 @@
 `density_ratio`: a discriminator tells the action that led to an outcome from fresh actions of the policy,
 and is best where exp(x) is the ratio (COCOA, arXiv 2306.16803, appendix on contrastive learning).
 
-`gaussian`: h is a Gaussian whose mean and spread a network learns by maximum likelihood. The gradient of
-a Gaussian policy weighs an action by (z - μ) and (z - μ)² alone, so an h with the right two moments gives
-the right gradient in the mean, whatever its shape; there is much less to learn than a density.
+`gaussian`: a network learns mean and spread of the action given the outcome, by maximum likelihood. The
+score of a Gaussian policy is linear in (z - μ) and (z - μ)², so these two moments are all of h that the
+gradient depends on: h / π is replaced by its projection on those two, `moment_ratio`. There is much less to
+learn than a density, and a polynomial has neither the exponential's variance nor a need to be cut off.
 
 Letters as in `sampled`; F features of a state, E entries of an outcome.
 """
@@ -22,19 +23,19 @@ from agents.credit.config import SampledCreditConfig
 from agents.credit.networks import Params, linear, linear_init, mlp
 from agents.credit.sampled import Choices
 
-_SPREAD = 1.0  # log std of h may differ this much from the policy's
+_SPREAD = 1.0  # log std given the outcome may differ this much from the policy's
 
 
 @dataclass(frozen=True)
 class HindsightNetwork:
     """Attributes:
     init: key -> parameters, with every ratio 1.
-    log_ratio: (parameters, choices, actions [N, M, Z], outcomes [K, E] or [N, K, E]) -> [N, M, K].
+    ratio: (parameters, choices, actions [N, M, Z], outcomes [K, E] or [N, K, E]) -> [N, M, K].
     loss: (parameters, choices, key, outcomes, how often each pair occurs [N, K]) -> summed loss [K].
     """
 
     init: Callable[[PRNGKeyArray], Params]
-    log_ratio: Callable[[Params, Choices, Array, Array], Array]
+    ratio: Callable[[Params, Choices, Array, Array], Array]
     loss: Callable[[Params, Choices, PRNGKeyArray, Array, Array], Array]
 
 
@@ -57,10 +58,13 @@ def make_hindsight(
         x = log_ratio(params, d, jnp.concatenate([d.action[:, None], fresh], 1), vectors)
         return ratio_loss(x[:, 0], x[:, 1:], counts)
 
+    def ratio(params: Params, d: Choices, z: Array, vectors: Array) -> Array:
+        return jnp.exp(jnp.minimum(log_ratio(params, d, z, vectors), jnp.log(config.max_ratio)))
+
     def init(key: PRNGKeyArray) -> Params:
         return pair_init(key, features, actions, outcomes, config.width)
 
-    return HindsightNetwork(init, log_ratio, loss)
+    return HindsightNetwork(init, ratio, loss)
 
 
 def state_features(decisions: Choices) -> Float[Array, "N F"]:
@@ -132,18 +136,44 @@ def _gaussian(features: int, actions: int, outcomes: int, width: int) -> Hindsig
         mean, spread = jnp.split(mlp(params["rest"], jax.nn.relu(first)), 2, axis=-1)
         return mean, _SPREAD * jnp.tanh(spread)
 
-    def log_ratio(params: Params, d: Choices, z: Array, vectors: Array) -> Array:
-        mean, log_std = (x[:, None] for x in moments(params, d, vectors))  # [N, 1, K, Z]
-        z = sampled.standardised(d, z)[:, :, None]
-        of_h = jnp.square((z - mean) * jnp.exp(-log_std)) + 2.0 * log_std
-        return 0.5 * jnp.sum(jnp.square(z) - of_h, axis=-1)
+    def ratio(params: Params, d: Choices, z: Array, vectors: Array) -> Array:
+        return moment_ratio(*moments(params, d, vectors), sampled.standardised(d, z))
 
     def loss(params: Params, d: Choices, key: PRNGKeyArray, vectors: Array, counts: Array) -> Array:
         del key
-        of_taken = log_ratio(params, d, d.action[:, None], vectors)[:, 0]
-        return -jnp.sum(counts * of_taken, axis=0)
+        found = moment_loss(
+            *moments(params, d, vectors), sampled.standardised(d, d.action[:, None])[:, 0]
+        )
+        return jnp.sum(counts * found, axis=0)
 
     def init(key: PRNGKeyArray) -> Params:
         return pair_init(key, features, 0, outcomes, width, 2 * actions)
 
-    return HindsightNetwork(init, log_ratio, loss)
+    return HindsightNetwork(init, ratio, loss)
+
+
+def moment_ratio(
+    mean: Float[Array, "N K Z"], log_std: Float[Array, "N K Z"], actions: Float[Array, "N M Z"]
+) -> Float[Array, "N M K"]:
+    """1 + Σ_d m_d z_d + ½ Σ_d (m_d² + s_d² − 1)(z_d² − 1): the only function linear in z and z² by which a
+    standard normal z gets the moments m and s. It may be negative, as a ratio may not.
+
+    Args:
+        actions: standardised.
+    """
+    second = jnp.square(mean) + jnp.exp(2.0 * log_std) - 1.0
+    linear_part = jnp.einsum("nkz,nmz->nmk", mean, actions)
+    return 1.0 + linear_part + 0.5 * jnp.einsum("nkz,nmz->nmk", second, jnp.square(actions) - 1.0)
+
+
+def moment_loss(
+    mean: Float[Array, "N K Z"], log_std: Float[Array, "N K Z"], taken: Float[Array, "N Z"]
+) -> Float[Array, "N K"]:
+    """−log N(z; m, s) + log N(z; 0, 1): 0 where nothing is known.
+
+    Args:
+        taken: standardised.
+    """
+    taken = taken[:, None]
+    of_h = jnp.square((taken - mean) * jnp.exp(-log_std)) + 2.0 * log_std
+    return 0.5 * jnp.sum(of_h - jnp.square(taken), axis=-1)

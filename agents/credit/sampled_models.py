@@ -92,8 +92,7 @@ def _ratio_model(
         return vectors, reward, future_sums(count * d.weight[:, None]) * d.weight[:, None]
 
     def ratio(state: Any, d: Decisions, actions: Array, vectors: Array) -> Array:
-        x = hindsight.log_ratio(state["net"][0], d, actions, vectors)
-        return jnp.exp(jnp.minimum(x, jnp.log(config.max_ratio)))
+        return hindsight.ratio(state["net"][0], d, actions, vectors)
 
     def init(key: PRNGKeyArray) -> Any:
         keys = jax.random.split(key, 3)

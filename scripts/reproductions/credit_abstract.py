@@ -42,8 +42,8 @@ def credit_abstract(
 
     Args:
         parent: discover run to build on; its config is used.
-        methods: as for `internal-rl reinforce --credit`, or METHOD/HINDSIGHT, or METHOD/HINDSIGHT/REPLAY
-            for the config's fields of these names.
+        methods: as for `internal-rl reinforce --credit`, or METHOD/HINDSIGHT, or METHOD/HINDSIGHT/REPLAY for
+            the config's fields of these names; left out, they are density_ratio and 0.
         distractors: one panel each; 0 is the plain task.
         iterations: of each run; 0: as in the parent's config.
         seeds: trained at once.
@@ -90,13 +90,13 @@ def credit_abstract(
 
 
 def _credit(parent: RunDir, name: str) -> SampledCreditConfig:
-    """The parent's settings with METHOD/HINDSIGHT/REPLAY."""
+    """The parent's other settings with METHOD/HINDSIGHT/REPLAY."""
     method, *rest = name.split("/")
-    if len(rest) > 2 or not all(word.isdigit() for word in rest[1:]):
+    if len(rest) > 2 or not all(word.isdecimal() for word in rest[1:]):
         raise UserError(
             f"methods has {name!r}; allowed: METHOD, METHOD/HINDSIGHT, METHOD/HINDSIGHT/REPLAY"
         )
-    changes: dict[str, Any] = {"method": method}
+    changes: dict[str, Any] = {"method": method, "hindsight": "density_ratio", "replay": 0}
     changes.update(zip(("hindsight", "replay"), [*rest[:1], *map(int, rest[1:])], strict=False))
     found = replace(parent.config.reinforce.credit, **changes)
     try:
@@ -118,6 +118,10 @@ def _train(
         run = RunDir(path)
         if run.info["num_seeds"] != seeds:
             raise UserError(f"{path} has {run.info['num_seeds']} seeds; allowed here: {seeds}")
+        if run.config.reinforce.credit != credit:
+            raise UserError(
+                f"{path} has other settings of credit; choose another folder with --runs"
+            )
         if run.info["status"] == "done":
             return run
         return run_reinforce(run.config, path, parent, seeds=seeds, resume=True)

@@ -45,7 +45,12 @@ def test_variants_of_an_estimator_are_runs_of_their_own(credit_abstract, runs, t
     [
         ("cocoa", "credit.method is 'cocoa'"),
         ("cocoa_reward/gauss", "credit.hindsight is 'gauss'"),
-        ("reinforce/gaussian/8", "credit.replay is 8; allowed: 0 for reinforce"),
+        (
+            "reinforce/gaussian",
+            "credit.hindsight is 'gaussian'; allowed: density_ratio for reinforce",
+        ),
+        ("hca_return/gaussian", "allowed: density_ratio for hca_return"),
+        ("hca/gaussian/8", "credit.replay is 8; allowed: 0 for hca"),
         ("cocoa_reward/gaussian/many", "METHOD/HINDSIGHT/REPLAY"),
     ],
 )
