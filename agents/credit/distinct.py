@@ -22,8 +22,10 @@ from agents.credit.networks import Params, apply_gradient
 class Separable:
     """A function that treats each outcome alone, so that a batch shares outcomes as well as observations.
 
+    Its inputs are a tuple of arrays, and a loss has one array of weights.
+
     Attributes:
-        inputs: axis of each input along which outcomes lie, None where they share it.
+        inputs: axis of each input along which outcomes lie, None where they share it; some of either.
         output: that axis of what the function returns, or of the weights of a loss.
     """
 
