@@ -12,18 +12,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.credit import sampled
-from agents.credit.config import SampledCreditConfig, check_sampled
+from agents.credit.config import (
+    HINDSIGHT_METHODS,
+    RETURN_METHODS,
+    SampledCreditConfig,
+    check_sampled,
+)
 from agents.credit.estimators import future_sums
 from agents.credit.model import batch_mean
 from agents.credit.networks import Params, adamw, fit_step, linear, linear_init, mlp, mlp_init
 from agents.credit.replay import Replay, empty, remember
 from agents.credit.sampled import Decisions, Weights
 from agents.credit.sampled_hindsight import kind_mean, make_hindsight, state_features
-
-_RATIO_METHODS = (
-    *("hca", "hca_plus", "hca_return"),
-    *("counterfactual_return", "cocoa_reward", "cocoa_feature"),
-)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def make_sampled(
         )
     if config.method == "trajectory":
         raise ValueError("credit.method is 'trajectory', which has no model")
-    if config.method in _RATIO_METHODS:
+    if config.method in (*HINDSIGHT_METHODS, *RETURN_METHODS):
         return _ratio_model(config, obs_dim, action_dim, kinds)
     return _value_model(config, obs_dim, action_dim)
 

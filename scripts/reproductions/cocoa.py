@@ -316,9 +316,10 @@ def fig10(
     plot = CurvePlot(
         "cocoa-switch",
         "eval_treasure",
-        f"{TREASURE}, its sign switches",
+        f"{TREASURE}, its sign switches at 60,000",
         paper.FIG10_BATCHES,
         marks,
+        shown=(59_500, 65_500),
     )
     draw_curves(plot, {"learned": methods}, seeds, runs, published, output)
 

@@ -126,6 +126,7 @@ class CurvePlot:
         label: of the y axis.
         batches: where the JSON has numbers, and the paper's values lie.
         marks: the paper's values by model and method.
+        shown: first and last batch that are drawn; None: all.
     """
 
     preset: str
@@ -133,6 +134,7 @@ class CurvePlot:
     label: str
     batches: Sequence[int]
     marks: Mapping[str, Mapping[str, Sequence[float]]]
+    shown: tuple[int, int] | None = None
 
 
 def draw_curves(
@@ -177,6 +179,7 @@ def draw_curves(
         title = f"{side} models; band: one standard error, {seeds} seeds"
         axes.set(xlabel="training batches", ylabel=plot.label, title=title)
         axes.set_ylim(-0.03, 1.03)
+        axes.set_xlim(plot.shown)
     write(figure, output, rows, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     write_curves(output.with_suffix(".csv"), plot.preset, plot.metric, sides)
 

@@ -19,19 +19,21 @@ from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir, is_run, open_run, write_json
 from internal_rl.runs.statistics import stratified_bootstrap_ci
 
+METHODS = (
+    "trajectory",
+    "reinforce",
+    "advantage",
+    "trajectory_cv",
+    "q_critic",
+    "cocoa_reward",
+    "cocoa_reward/gaussian",
+    "cocoa_reward/gaussian/512",
+)
+
 
 def credit_abstract(
     parent: Path,
-    methods: tuple[str, ...] = (
-        "trajectory",
-        "reinforce",
-        "advantage",
-        "trajectory_cv",
-        "q_critic",
-        "cocoa_reward",
-        "cocoa_reward/gaussian",
-        "cocoa_reward/gaussian/512",
-    ),
+    methods: tuple[str, ...] = METHODS,
     distractors: tuple[float, ...] = (0.0, 0.1),
     iterations: int = 0,
     seeds: int = 5,
@@ -64,9 +66,11 @@ def credit_abstract(
             x, y = metrics["step"], metrics["success"]
             y = y[:, None] if y.ndim == 1 else y
             low, high = np.percentile(y, (25, 75), axis=1)
-            axes.plot(x, y.mean(1), color=f"C{i}", label=method, lw=2)
-            axes.plot(x, y, color=f"C{i}", alpha=0.5, lw=0.8, ls="--")
-            axes.fill_between(x, low, high, color=f"C{i}", alpha=0.12, lw=0)
+            # The same in every figure, whatever else is drawn.
+            colour = f"C{METHODS.index(method) if method in METHODS else len(METHODS) + i}"
+            axes.plot(x, y.mean(1), color=colour, label=method, lw=2)
+            axes.plot(x, y, color=colour, alpha=0.5, lw=0.8, ls="--")
+            axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)
             rows[f"{method} {distractor:g}"] = {
                 "final success": _summary(y[-1]),
                 "mean over training": _summary(y.mean(0)),
