@@ -27,7 +27,8 @@ class Logger:
     Args:
         run: the run directory.
         tensorboard: write events into `tensorboard/`; with seeds, one curve per seed and one for
-            their mean.
+            their mean. Numbers that are not finite are left out (decibels of an estimator without
+            variance, say), because each would print a warning; they are null in `metrics.jsonl`.
         wandb: also log to this Weights & Biases project; needs the `wandb` extra.
         resume_step: hide TensorBoard events of later steps, which an interrupted run may have left.
     """
@@ -54,7 +55,8 @@ class Logger:
         flat = _flatten(metrics)
         if self._tensorboard is not None:
             for name, value in flat.items():
-                self._tensorboard.add_scalar(name, value, step)
+                if math.isfinite(value):
+                    self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(flat, step=step)
 

@@ -68,6 +68,19 @@ def test_tensorboard_events_are_written(run):
         assert name in data
 
 
+def test_tensorboard_leaves_out_what_is_not_finite(run, caplog):
+    """Its writer logs a warning for each such number, thousands in shadow training."""
+    with Logger(run) as logger:
+        logger.metrics(5, {"bias": np.array([-np.inf, 2.0]), "snr": np.nan})
+    (events,) = run.tensorboard_dir.iterdir()
+    data = events.read_bytes()
+    assert b"bias/seed_1" in data
+    for name in (b"bias/seed_0", b"snr"):
+        assert name not in data
+    assert not caplog.records
+    assert json.loads(run.metrics_file.read_text())["bias"] == [None, 2.0]
+
+
 def test_wandb_is_imported_only_when_asked_for(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     Logger(run, tensorboard=False).close()
