@@ -49,6 +49,24 @@ def test_figure_12_has_the_paper_for_every_method(reproductions):
     assert all(set(values) <= set(perturbed.perturbations) for values in marks.values())
 
 
+@pytest.mark.parametrize("methods", [(), ("cocoa_reward", "reinforce")])
+def test_snr_is_of_the_methods_asked_for(reproductions, tmp_path, monkeypatch, methods):
+    cocoa, asked = reproductions("cocoa"), []
+
+    def columns(run, name):
+        assert name == "measured_treasure" or name.partition("/")[2] in run.shadow.methods
+        return np.array([[0.1, 0.2], [0.9, 0.9]])
+
+    monkeypatch.setattr(cocoa, "finished", lambda _, config, *__: asked.append(config) or config)
+    monkeypatch.setattr(cocoa, "column", columns)
+    cocoa.fig1_snr((23, 103), methods, seeds=2, every=50, output=tmp_path / "snr")
+    drawn = methods or presets.get("cocoa-shadow-23").shadow.methods
+    assert [config.shadow.methods for config in asked] == [drawn, drawn]
+    rows = json.loads((tmp_path / "snr.json").read_text())
+    assert set(rows) == {f"{method} {length}" for method in drawn for length in (23, 103)}
+    assert rows["reinforce 103"]["mean"] == pytest.approx((0.1 + 0.2 + 2 * 0.9) / 4)
+
+
 @pytest.fixture
 def curves(reproductions):
     steps = np.array([100.0, 200.0, 300.0])
