@@ -5,7 +5,7 @@ leading seed axis only if the run has several seeds.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Key
 
 from internal_rl.config import Config
 from internal_rl.errors import UserError
@@ -253,15 +254,21 @@ def _initialiser(stage: str, config: Config):
 @lru_cache(maxsize=64)
 def _template(stage: str, config: Config, seeds: int) -> Any:
     """Shapes of a run's state; cached, because every stage asks for those of its parents several times."""
-    return jax.eval_shape(lambda: _init(_initialiser(stage, config), config.seed, seeds))
+    return jax.eval_shape(_states(_initialiser(stage, config), seeds), _keys(config.seed, seeds))
 
 
-def _init(init, seed: int, seeds: int) -> Any:
+def _init(init: Callable, seed: int, seeds: int) -> Any:
     """State of one seed, or of several along a leading axis. Jitted: op by op it would take seconds."""
+    return jax.jit(_states(init, seeds))(_keys(seed, seeds))
+
+
+def _states(init: Callable, seeds: int) -> Callable:
+    return init if seeds == 1 else jax.vmap(init)
+
+
+def _keys(seed: int, seeds: int) -> Key[Array, "..."]:
     key = jax.random.key(seed)
-    if seeds == 1:
-        return jax.jit(init)(key)
-    return jax.jit(jax.vmap(init))(jax.random.split(key, seeds))
+    return key if seeds == 1 else jax.random.split(key, seeds)
 
 
 def _open(

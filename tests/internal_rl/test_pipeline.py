@@ -82,6 +82,15 @@ def test_seeds_that_do_not_exist(runs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs are made and linked, but neither initialised nor trained; the arguments of the last `loop.run`."""
+    used = {}
+    monkeypatch.setattr(pipeline.loop, "run", lambda *_, **given: used.update(given))
+    monkeypatch.setattr(pipeline, "_init", lambda *_: None)
+    return used
+
+
 def test_parent_without_a_checkpoint(runs, tmp_path):
     from internal_rl.runs.run_dir import create
 
@@ -91,9 +100,9 @@ def test_parent_without_a_checkpoint(runs, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_config_of_the_parent_wins_where_it_must(runs, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("untrained")
+def test_config_of_the_parent_wins_where_it_must(runs, tmp_path):
     """Sizes that are already trained, and the world; not the held-out tasks, which are free."""
-    monkeypatch.setattr(pipeline.loop, "run", lambda *_, **__: None)
     other = changed(
         SMOKE,
         env={"heldout_tasks": ("21",), "num_walls": 0},
@@ -112,26 +121,26 @@ def two_bases(tmp_path_factory, cache_dir):
     return pipeline.run_pretrain(SMOKE, folder / "bases", seeds=2, progress=False)
 
 
-def train_alone(init, update, seed, steps, *arguments):
-    """The same stage for one of two seeds, without the machinery of runs."""
+def alone(init, update, steps):
+    """(seed, further arguments) → the same stage for one of two seeds, without the machinery of runs."""
 
     @jax.jit
     def train(key, *arguments):
         state = init(key)
         return jax.lax.scan(lambda s, _: update(s, *arguments), state, None, length=steps)
 
-    return train(jax.random.split(jax.random.key(SMOKE.seed), 2)[seed], *arguments)
+    keys = jax.random.split(jax.random.key(SMOKE.seed), 2)
+    return lambda seed, *arguments: train(keys[seed], *arguments)
 
 
 def test_two_seeds_at_once_equal_two_runs_pretrain(two_bases):
     update = pretrain.make_update(SMOKE)
+    train = alone(lambda key: pretrain.init(SMOKE, key), update, SMOKE.pretrain.steps)
     metrics = read_metrics(two_bases)
     assert metrics["action_nll"].shape == (4, 2)
     for seed in range(2):
-        state, alone = train_alone(
-            lambda key: pretrain.init(SMOKE, key), update, seed, SMOKE.pretrain.steps
-        )
-        expected = np.asarray(alone["action_nll"]).reshape(4, 2).mean(1)
+        state, found = train(seed)
+        expected = np.asarray(found["action_nll"]).reshape(4, 2).mean(1)
         np.testing.assert_allclose(metrics["action_nll"][:, seed], expected, rtol=1e-4)
         together = pipeline.load_params(two_bases, seed)
         for (path, one), other in zip(
@@ -155,11 +164,11 @@ def test_two_seeds_at_once_equal_two_runs_reinforce(runs, tmp_path):
     run = pipeline.run_reinforce(config, tmp_path / "run", runs.meta, seeds=2, progress=False)
     metrics = read_metrics(run)
     frozen = pipeline.load_frozen(runs.meta)
-    update = reinforce.make_update(config)
+    train = alone(lambda key: reinforce.init(config, key), reinforce.make_update(config), 4)
     for seed in range(2):
-        _, alone = train_alone(lambda key: reinforce.init(config, key), update, seed, 4, frozen)
+        _, found = train(seed, frozen)
         for name in ("success", "episode_length", "entropy"):
-            expected = np.asarray(alone[name]).reshape(2, 2).mean(1)
+            expected = np.asarray(found[name]).reshape(2, 2).mean(1)
             np.testing.assert_allclose(
                 metrics[name][:, seed], expected, rtol=1e-3, atol=1e-4, err_msg=name
             )
@@ -186,11 +195,11 @@ def test_a_run_remembers_which_seed_it_was_built_on(two_bases, tmp_path, monkeyp
     assert_trees_equal(pipeline.load_base(internal), second)
 
 
+@pytest.mark.usefixtures("untrained")
 def test_a_policy_is_evaluated_on_the_metacontroller_that_it_was_trained_on(
     runs, tmp_path, monkeypatch
 ):
     """Not on the first seed of its parent run."""
-    monkeypatch.setattr(pipeline.loop, "run", lambda *_, **__: None)  # weights come from here:
     both = jax.tree.map(lambda *x: np.stack(x), noisy(meta_params(), 2), noisy(meta_params(), 3))
     metas = pipeline.run_discover(SMOKE, tmp_path / "metas", runs.base, seeds=2)
     export_params(metas.path / "weights" / "discover.safetensors", both, {})
