@@ -96,6 +96,21 @@ def hypernetwork_of_later(
     return pairs * jnp.triu(jnp.ones((steps, steps), pairs.dtype), 1)[..., None]
 
 
+def hypernetwork_of_states(
+    params: Params,
+    obs: Float[Array, "S D"],
+    vectors: Float[Array, "K E"],
+    log_policy: Float[Array, "S A"],
+    rows: int = 64,
+) -> Float[Array, "S K A"]:
+    """`hypernetwork` of every state of an MDP and every outcome, `rows` states at a time."""
+
+    def of_state(row: tuple[Array, Array]) -> Array:
+        return hypernetwork(params, row[0][None], vectors, row[1][None])[0]
+
+    return jax.lax.map(of_state, (obs, log_policy), batch_size=rows)
+
+
 def _relu_gap(y: Array) -> Array:
     first, second = jnp.split(y, 2, axis=-1)
     return jax.nn.relu(first) - jax.nn.relu(second)

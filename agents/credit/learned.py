@@ -28,8 +28,6 @@ from agents.credit.trajectory import Trajectory
 from envs.credit import exact
 from envs.credit.mdp import FiniteMDP
 
-_ROWS_AT_ONCE = 64  # states whose coefficients for all outcomes are in memory together
-
 
 def reinforce_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
     """REINFORCE has no model."""
@@ -250,12 +248,8 @@ def hindsight_model(
         else:
             encoding, vectors = exact.state_encoding(mdp), obs
 
-        def of_state(row: Any) -> Array:
-            own, its_policy = row[0][None], row[1][None]
-            x = hindsight.hypernetwork(state["net"][0], own, vectors, its_policy)
-            return ratio(x, its_policy)[0].T - 1.0
-
-        w = _rows(of_state, (obs, log_policy))
+        x = hindsight.hypernetwork_of_states(state["net"][0], obs, vectors, log_policy)
+        w = jnp.swapaxes(ratio(x, log_policy), 1, 2) - 1.0
         if not with_reward_model:
             return exact.advantage_contribution(mdp, policy, encoding, w)
         return exact.advantage_hca(mdp, policy, w, mlp(state["reward"][0], obs))
@@ -304,12 +298,9 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         z = jnp.asarray(support, policy.dtype)
         returns = exact.return_distribution(mdp, policy, support, units)
 
-        def of_state(row: Any) -> Array:
-            obs, log_policy = row[0][None], row[1][None]
-            x = hindsight.hypernetwork(state[0], obs, z[:, None], log_policy)
-            return hindsight.classification_ratio(x, log_policy)[0].T
-
-        ratio = _rows(of_state, (jnp.asarray(mdp.observations), jnp.log(policy)))
+        obs, log_policy = jnp.asarray(mdp.observations), jnp.log(policy)
+        x = hindsight.hypernetwork_of_states(state[0], obs, z[:, None], log_policy)
+        ratio = jnp.swapaxes(hindsight.classification_ratio(x, log_policy), 1, 2)
         if counterfactual:
             return exact.advantage_counterfactual_return(returns, policy, z, ratio)
         return exact.advantage_hca_return(returns, z, 1.0 / ratio)
@@ -339,11 +330,6 @@ def _regression_step(
 
     moments = share, share * targets, share * jnp.square(targets)
     return distinct_fit_step(optimizer, loss, state, batch.obs[:, :-1], moments)
-
-
-def _rows(function: Any, rows: Any) -> Array:
-    """`function` of every state, a few states at a time, [S, ...]."""
-    return jax.lax.map(function, rows, batch_size=_ROWS_AT_ONCE)
 
 
 def _initialiser(init_params: Any, optimizer: Any) -> Any:

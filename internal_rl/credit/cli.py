@@ -1,4 +1,4 @@
-"""`internal-rl credit train|shadow|variance|exact`.
+"""`internal-rl credit train|shadow|inspect|variance|exact`.
 
 A preset (--preset) fixes world and training, a method (--method, --model) brings the learning rates
 that were tuned for it, and further flags change single fields.
@@ -68,6 +68,20 @@ class Shadow(_Run):
 
 
 @dataclass
+class Inspect:
+    """Learned contribution coefficients of a run beside the exact ones."""
+
+    run: Path
+    """Run directory of `credit train` or `credit shadow`."""
+    method: str = ""
+    """Which estimator of a shadow run."""
+    output: Path | None = None
+    """JSON file to write."""
+    overwrite: bool = False
+    """Replace an existing output file."""
+
+
+@dataclass
 class Variance(Choice):
     """Bias, variance and SNR of exact estimators at the untrained or uniform policy, by enumeration
     where there are few trajectories and by sampling elsewhere."""
@@ -100,9 +114,11 @@ def main(argv: Sequence[str]) -> int:
     return run_family("credit", COMMANDS, parse, listed, argv)
 
 
-def parse(name: str, argv: Sequence[str]) -> Choice:
-    """Flags of one command, with the defaults of the named preset and method."""
+def parse(name: str, argv: Sequence[str]) -> Choice | Inspect:
+    """Flags of one command, with the defaults of the named preset and method where it has any."""
     command, _ = COMMANDS[name]
+    if command is Inspect:
+        return tyro.cli(Inspect, prog="internal-rl credit inspect", args=list(argv))
     resumed = resumed_run(argv)
     if resumed:
         config = resumed.load_config(CreditRunConfig)
@@ -199,6 +215,15 @@ def _shadow(args: Shadow) -> None:
     print(f"credit shadow: done, in {run.path}")
 
 
+def _inspect(args: Inspect) -> None:
+    from internal_rl.credit.inspection import inspect_run
+    from internal_rl.runs.run_dir import open_run
+
+    if args.output is not None:
+        check_output(args.output, args.overwrite)
+    report(inspect_run(open_run(args.run), args.method), args.output)
+
+
 def _variance(args: Variance) -> None:
     from internal_rl.credit.measure import variance_report
 
@@ -221,9 +246,10 @@ def _exact(args: Exact) -> None:
     report(exact_report(resolve(args)), args.output)
 
 
-COMMANDS: dict[str, tuple[type[Choice], Callable]] = {
+COMMANDS: dict[str, tuple[type[Choice] | type[Inspect], Callable]] = {
     "train": (Train, _train),
     "shadow": (Shadow, _shadow),
+    "inspect": (Inspect, _inspect),
     "variance": (Variance, _variance),
     "exact": (Exact, _exact),
 }

@@ -41,6 +41,9 @@ from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.runs.seeds import seed_mesh, split
 
+TRAIN, SHADOW = "credit-train", "credit-shadow"
+"""Stages of runs; each credit model of a shadow run has a part of the state of its own."""
+
 
 def run_train(
     config: CreditRunConfig,
@@ -52,7 +55,7 @@ def run_train(
     progress: bool = True,
 ) -> RunDir:
     """Train one estimator; evaluation of `train.eval_episodes` episodes at every log line."""
-    run, config, seeds = _open("credit-train", config, path, seeds, resume, overwrite)
+    run, config, seeds = _open(TRAIN, config, path, seeds, resume, overwrite)
     built = build_world(config.world)
     model, policy = build_model(config.credit, built), build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
@@ -92,7 +95,7 @@ def run_shadow(
     progress: bool = True,
 ) -> RunDir:
     """Measure many estimators along the training of `config.credit`, which alone acts."""
-    run, config, seeds = _open("credit-shadow", config, path, seeds, resume, overwrite)
+    run, config, seeds = _open(SHADOW, config, path, seeds, resume, overwrite)
     built = build_world(config.world)
     mdp = tables(built).astype(jnp.float32)
     models = shadow_models(config, built)
@@ -147,11 +150,15 @@ def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, Credi
 
 
 def last_state(run: RunDir) -> TrainState:
-    """The newest saved state of a `run_train` run; leaves have the seed axis also for one seed."""
+    """The newest saved state of a run; leaves have the seed axis also for one seed."""
     config = run.load_config(CreditRunConfig)
     seeds = run.info["num_seeds"]
     built = build_world(config.world)
-    model, policy = build_model(config.credit, built), build_policy(config, built)
+    if run.stage == SHADOW:
+        model = parallel_model(shadow_models(config, built), "main")
+    else:
+        model = build_model(config.credit, built)
+    policy = build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
     template = jax.eval_shape(lambda: _start(config, init, seeds))
     state = Checkpoints(run).restore_latest(template)[1]
@@ -286,7 +293,7 @@ def _open(
         run = run_dir.open_run(path, stage)
         return run, run.load_config(CreditRunConfig), run.info["num_seeds"]
     validate(config)
-    if stage == "credit-shadow":
+    if stage == SHADOW:
         validate_shadow(config)
     run = run_dir.create(path, stage, config, overwrite=overwrite, num_seeds=seeds)
     return run, config, seeds
