@@ -1,6 +1,7 @@
 """Learned contribution coefficients of a run beside the exact ones, state by state and outcome by outcome."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,7 +101,9 @@ def _inspect(
     obs = jnp.asarray(mdp.observations, jnp.float32)
     log_policy = build_policy(config, built).acting(state.policy[0], config.train.epsilon)(obs)
     found = _outcomes(credit, built, mdp, own)
-    x = jax.jit(hypernetwork_of_states)(own["net"][0], obs, jnp.asarray(found.vectors), log_policy)
+    x = jax.jit(partial(hypernetwork_of_states, leak=credit.hindsight_leak))(
+        own["net"][0], obs, jnp.asarray(found.vectors), log_policy
+    )
     if credit.hindsight_loss == "contrastive":
         ratio = contrastive_ratio(x, log_policy, credit.clip_ratio)
     else:

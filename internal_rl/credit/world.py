@@ -22,6 +22,7 @@ from internal_rl.runs.loop import check_steps
 _SHARED = (
     "features",
     "hindsight_width",
+    "hindsight_leak",
     "value_width",
     "hindsight_loss",
     "clip_ratio",
