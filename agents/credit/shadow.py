@@ -4,7 +4,7 @@ All are then measured on the same trajectories of the same policy (COCOA, arXiv 
 section 4.2 and appendix).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -19,15 +19,22 @@ from agents.credit.trajectory import LogPolicy, Trajectory, rollouts
 from envs.credit.mdp import FiniteMDP, check_horizon
 
 
-def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
+def parallel_model(
+    models: Mapping[str, CreditModel], main: str, idle: Collection[str] = ()
+) -> CreditModel:
     """All models as one, whose state is a dictionary; tables, bias and metrics are those of `main`, with
     the counts of what the others had to ignore as `count/NAME`.
+
+    Args:
+        idle: exact models that are only measured: they have no memory, so `make_measure`, which updates
+            all of them first, is where they need to know the policy.
 
     Raises:
         ValueError: there is no model called `main`.
     """
-    if main not in models:
-        raise ValueError(f"main is {main!r}; allowed: {', '.join(models)}")
+    if main not in models or main in idle:
+        allowed = ", ".join(name for name in models if name not in idle)
+        raise ValueError(f"main is {main!r}; allowed: {allowed}")
 
     def init(key: PRNGKeyArray) -> dict[str, Any]:
         keys = jax.random.split(key, len(models))
@@ -35,16 +42,16 @@ def parallel_model(models: Mapping[str, CreditModel], main: str) -> CreditModel:
 
     def update(state: Any, batch: Trajectory, policy: LogPolicy, key: PRNGKeyArray):
         keys = jax.random.split(key, len(models))
-        found, metrics = {}, {}
+        found, metrics, ignored = dict(state), {}, {}
         for (name, model), k in zip(models.items(), keys, strict=True):
-            found[name], metrics[name] = model.update(state[name], batch, policy, k)
-        ignored = {
-            f"{count}/{name}": metrics[name][count]
-            for name in models
-            for count in IGNORED
-            if name != main and count in metrics[name]
-        }
-        return found, metrics[main] | ignored
+            if name in idle:
+                continue
+            found[name], own = model.update(state[name], batch, policy, k)
+            if name == main:
+                metrics = own
+            else:
+                ignored |= _counts(name, own)
+        return found, metrics | ignored
 
     return CreditModel(
         init=init,
@@ -63,11 +70,15 @@ def make_measure(
     models: Mapping[str, CreditModel],
     mdp: FiniteMDP,
     first_state_only: bool,
+    idle: Collection[str] = (),
 ) -> Callable[[TrainState], dict[str, Array]]:
     """state -> gradient metrics of every model, as `metric/model`.
 
     Before it, all models get one more update on a fresh batch, which is thrown away: model and
     policy are then in step.
+
+    Args:
+        idle: those of `parallel_model`; what they had to ignore is counted here.
 
     Raises:
         ValueError: the world cuts episodes that the tables count to their end, or its rewards switch,
@@ -93,7 +104,9 @@ def make_measure(
         )
         metrics = {f"measured_{name}": jnp.mean(value) for name, value in info.items()}
         for name, model in models.items():
-            credit, _ = model.update(state.credit[name], batch, acting, update_key)
+            credit, own = model.update(state.credit[name], batch, acting, update_key)
+            if name in idle:
+                metrics |= _counts(name, own)
             found = gradient_quality(
                 policy,
                 params,
@@ -109,3 +122,7 @@ def make_measure(
         return metrics
 
     return measure
+
+
+def _counts(name: str, metrics: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"{count}/{name}": metrics[count] for count in IGNORED if count in metrics}

@@ -100,7 +100,8 @@ def run_shadow(
     mdp = tables(built).astype(jnp.float32)
     models = shadow_models(config, built)
     policy = build_policy(config, built)
-    together = parallel_model(models, "main")
+    idle = [name for name in models if name.startswith("exact_")]
+    together = parallel_model(models, "main", idle)
     init = make_init(config.train, policy, together, config.credit.policy_rate)
     state = _start(config, init, seeds)
     with_features = shadow_features(config)
@@ -109,7 +110,7 @@ def run_shadow(
         trained = {name: {**state.credit[name], "features": found} for name in with_features}
         state = state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
     measure = make_measure(
-        config.train, built.world, policy, models, mdp, config.shadow.first_state_only
+        config.train, built.world, policy, models, mdp, config.shadow.first_state_only, idle
     )
     loop.run(
         "credit shadow",

@@ -213,6 +213,25 @@ def test_shadow_models_learn_what_they_learn_alone_and_do_not_act():
     assert np.isfinite(found["snr_db/cocoa_reward"])
 
 
+def test_exact_models_need_no_update_before_they_are_measured():
+    models = {
+        "main": model_of("q_critic", "exact"),
+        "exact_hca_plus": model_of("hca_plus", "exact"),
+    }
+    mdp = enumerate_mdp(ENV, PARAMS).astype(jnp.float32)
+    found = []
+    for idle in ((), ("exact_hca_plus",)):
+        state, metrics = train(parallel_model(models, "main", idle), steps=3)
+        assert ("unknown_states/exact_hca_plus" in metrics) == (not idle)
+        measure = jax.jit(make_measure(TRAIN, WORLD, POLICY, models, mdp, True, idle))
+        found.append(measure(jax.tree.map(lambda x: x[0], state)))
+        assert ("unknown_states/exact_hca_plus" in found[-1]) == bool(idle)
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][name], err_msg=name)
+    with pytest.raises(ValueError, match="main is 'main'; allowed: exact_hca_plus"):
+        parallel_model(models, "main", ("main",))
+
+
 @pytest.mark.parametrize("method", ["cocoa_reward", "reinforce", "advantage"])
 def test_sampled_variance_agrees_with_the_exact_one(method):
     """4,096 sampled gradients give the variance of all enumerated ones within its interval."""
