@@ -75,9 +75,6 @@ class CreditConfig:
     """Largest norm of the hindsight gradient; 0: no bound."""
     hindsight_width: int = 256
     """Hidden units of the hindsight network, and of the level of successor counts."""
-    hindsight_leak: float = 0.0
-    """Slope of the hindsight network's rectified outputs below 0. At the paper's 0 all of them may be off for a
-    pair of state and outcome, and then stay off: such a pair is never credited (see `credit inspect`)."""
     value_width: int = 256
     """Hidden units of value, action-value and reward networks."""
     action_samples: int = 0
@@ -98,8 +95,7 @@ def check_credit(config: CreditConfig) -> None:
     need("model", config.model, config.model in ("learned", "exact"), "learned, exact")
     for name in ("policy_rate", "model_rate", "hindsight_clip", "perturbation"):
         need(name, getattr(config, name), getattr(config, name) >= 0, "at least 0")
-    for name in ("trace", "hindsight_leak"):
-        need(name, getattr(config, name), 0 <= getattr(config, name) <= 1, "0 to 1")
+    need("trace", config.trace, 0 <= config.trace <= 1, "0 to 1")
     # Counts of outcomes that are listed because they occurred would be biased. Exact models learn nothing.
     countable = config.method == "cocoa_reward" or config.model == "exact"
     losses = [loss for loss in get_args(HindsightLoss) if countable or loss != "successor"]

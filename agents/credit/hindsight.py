@@ -7,7 +7,6 @@ Letters: T steps, K outcomes, A actions, D and E entries of observation and outc
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -52,13 +51,11 @@ def hypernetwork(
     obs: Float[Array, "T D"],
     vectors: Float[Array, "T K E"] | Float[Array, "K E"],
     log_policy: Float[Array, "T A"],
-    leak: float = 0.0,
 ) -> Float[Array, "T K A"]:
     """x = b(s, u) + G(s, u) φ with φ = (log π, log(1 − π)), for all pairs of states and outcomes.
 
     Args:
         vectors: outcomes that all states share [K, E], or each state's own [T, K, E].
-        leak: slope of the rectified b and G below 0; the paper's is 0.
     """
     # The first layer is linear in (obs, u), so its halves are computed once per state and outcome.
     split = obs.shape[-1]
@@ -69,8 +66,8 @@ def hypernetwork(
         of_outcome = of_outcome[None]
     z = jax.nn.relu(of_obs[:, None] + of_outcome)  # [T, K, width]
     heads = linear(params["heads"], z)
-    bias = _relu_gap(heads[..., : 2 * actions], leak)
-    gain = _relu_gap(heads[..., 2 * actions :], leak).reshape(*z.shape[:2], actions, 2 * actions)
+    bias = _relu_gap(heads[..., : 2 * actions])
+    gain = _relu_gap(heads[..., 2 * actions :]).reshape(*z.shape[:2], actions, 2 * actions)
     # The policy is ε-mixed; the floors only matter to those who use it without.
     rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), _LEAST))
     features = jnp.concatenate([jnp.maximum(log_policy, math.log(_LEAST)), rest], axis=-1)
@@ -78,11 +75,7 @@ def hypernetwork(
 
 
 def hypernetwork_of_later(
-    params: Params,
-    obs: Float[Array, "T D"],
-    log_policy: Float[Array, "T A"],
-    leak: float = 0.0,
-    rows: int = 8,
+    params: Params, obs: Float[Array, "T D"], log_policy: Float[Array, "T A"], rows: int = 8
 ) -> Float[Array, "T T A"]:
     """`hypernetwork` where the outcomes are the steps' own observations, for later steps only.
 
@@ -93,7 +86,7 @@ def hypernetwork_of_later(
         rows: states t at a time.
     """
     steps = obs.shape[0]
-    block = jax.checkpoint(partial(hypernetwork, leak=leak))
+    block = jax.checkpoint(hypernetwork)
     found = []
     for first in range(0, steps, rows):
         own, later = slice(first, min(first + rows, steps)), obs[first + 1 :]
@@ -108,22 +101,19 @@ def hypernetwork_of_states(
     obs: Float[Array, "S D"],
     vectors: Float[Array, "K E"],
     log_policy: Float[Array, "S A"],
-    leak: float = 0.0,
     rows: int = 64,
 ) -> Float[Array, "S K A"]:
     """`hypernetwork` of every state of an MDP and every outcome, `rows` states at a time."""
 
     def of_state(row: tuple[Array, Array]) -> Array:
-        return hypernetwork(params, row[0][None], vectors, row[1][None], leak)[0]
+        return hypernetwork(params, row[0][None], vectors, row[1][None])[0]
 
     return jax.lax.map(of_state, (obs, log_policy), batch_size=rows)
 
 
-def _relu_gap(y: Array, leak: float) -> Array:
-    first, second = jnp.split(
-        jax.nn.leaky_relu(y, leak) if leak > 0 else jax.nn.relu(y), 2, axis=-1
-    )
-    return first - second
+def _relu_gap(y: Array) -> Array:
+    first, second = jnp.split(y, 2, axis=-1)
+    return jax.nn.relu(first) - jax.nn.relu(second)
 
 
 def classification_ratio(

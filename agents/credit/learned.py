@@ -151,8 +151,8 @@ def hindsight_model(
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
         obs, vectors, log_policy = seen
         if all_pairs:
-            return hindsight.hypernetwork_of_later(params, obs, log_policy, config.hindsight_leak)
-        return hindsight.hypernetwork(params, obs, vectors, log_policy, config.hindsight_leak)
+            return hindsight.hypernetwork_of_later(params, obs, log_policy)
+        return hindsight.hypernetwork(params, obs, vectors, log_policy)
 
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
         if config.hindsight_loss == "contrastive":
@@ -248,9 +248,7 @@ def hindsight_model(
         else:
             encoding, vectors = exact.state_encoding(mdp), obs
 
-        x = hindsight.hypernetwork_of_states(
-            state["net"][0], obs, vectors, log_policy, config.hindsight_leak
-        )
+        x = hindsight.hypernetwork_of_states(state["net"][0], obs, vectors, log_policy)
         w = jnp.swapaxes(ratio(x, log_policy), 1, 2) - 1.0
         if not with_reward_model:
             return exact.advantage_contribution(mdp, policy, encoding, w)
@@ -269,7 +267,7 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         return trajectory.obs[:-1], z, trajectory.log_policy
 
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Array:
-        return hindsight.hypernetwork(params, *seen, config.hindsight_leak)
+        return hindsight.hypernetwork(params, *seen)
 
     def init_params(key: PRNGKeyArray) -> Params:
         return hindsight.hypernetwork_init(
@@ -301,9 +299,7 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         returns = exact.return_distribution(mdp, policy, support, units)
 
         obs, log_policy = jnp.asarray(mdp.observations), jnp.log(policy)
-        x = hindsight.hypernetwork_of_states(
-            state[0], obs, z[:, None], log_policy, config.hindsight_leak
-        )
+        x = hindsight.hypernetwork_of_states(state[0], obs, z[:, None], log_policy)
         ratio = jnp.swapaxes(hindsight.classification_ratio(x, log_policy), 1, 2)
         if counterfactual:
             return exact.advantage_counterfactual_return(returns, policy, z, ratio)

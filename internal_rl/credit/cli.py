@@ -74,7 +74,8 @@ class Inspect:
     run: Path
     """Run directory of `credit train` or `credit shadow`."""
     method: str = ""
-    """Which estimator of a shadow run."""
+    """Which estimator of a shadow run, main for the acting one; may be left out where only one learns a hindsight
+    network (cocoa_reward, cocoa_feature, hca_plus and hca do)."""
     output: Path | None = None
     """JSON file to write."""
     overwrite: bool = False
@@ -219,9 +220,10 @@ def _inspect(args: Inspect) -> None:
     from internal_rl.credit.inspection import inspect_run
     from internal_rl.runs.run_dir import open_run
 
+    run = open_run(args.run)
     if args.output is not None:
         check_output(args.output, args.overwrite)
-    report(inspect_run(open_run(args.run), args.method), args.output)
+    report(inspect_run(run, args.method), args.output)
 
 
 def _variance(args: Variance) -> None:

@@ -22,7 +22,6 @@ from internal_rl.runs.loop import check_steps
 _SHARED = (
     "features",
     "hindsight_width",
-    "hindsight_leak",
     "value_width",
     "hindsight_loss",
     "clip_ratio",

@@ -39,8 +39,7 @@ def test_expected_advantage_is_the_mean_table():
         blank = features_init(jax.random.key(0), "gate", 9, 4, 128)
         models, states = [], []
         for method, changes in CASES:
-            widths = {"hindsight_width": 8, "value_width": 8, "hindsight_leak": 0.25}
-            config = CreditConfig(method=method, **widths, **changes)
+            config = CreditConfig(method=method, hindsight_width=8, value_width=8, **changes)
             models.append(make_model(config, spec, None, blank))
             state = models[-1].init(jax.random.key(3))
             states.append(jax.tree_util.tree_map_with_path(_wrong, state))

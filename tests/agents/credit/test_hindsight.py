@@ -285,23 +285,3 @@ def test_pairs_of_later_steps_are_those_of_all_pairs():
     np.testing.assert_allclose(y, x * later, rtol=1e-5, atol=1e-6)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("method", ["cocoa_reward", "hca_plus", "counterfactual_return"])
-def test_silent_networks_learn_with_a_leak_only(method):
-    """All rectified outputs are off: without a leak, h = π and nothing but weight decay moves the biases."""
-    batch = jax.tree.map(lambda x: x[None], trajectory([0.0, 1.0, 0.0, 2.0, 0.0]))
-    policy = lambda obs: jnp.full((*obs.shape[:-1], 3), -np.log(3.0), jnp.float32)  # noqa: E731
-    key = jax.random.key(0)
-    for leak in (0.0, 0.1):
-        config = CreditConfig(method=method, hindsight_width=8, hindsight_leak=leak)
-        model = make_model(config, spec())
-        state = model.init(key)
-        params = (state["net"] if isinstance(state, dict) else state)[0]
-        before = jnp.full_like(params["heads"]["b"], -100.0)
-        params["heads"]["b"] = before
-        state, _ = jax.jit(lambda s, model=model: model.update(s, batch, policy, key))(state)
-        after = (state["net"] if isinstance(state, dict) else state)[0]["heads"]["b"]
-        decay = config.model_rate * 1e-4 * 100
-        moved = float(jnp.abs(after - before).max())
-        assert moved > 0.5 * config.model_rate if leak else moved < 1.5 * decay
