@@ -268,7 +268,7 @@ def fig9(
 
 
 def fig12(
-    length: int = 103,
+    length: int = 23,
     seeds: int = 10,
     runs: Path = Path("runs/cocoa"),
     output: Path = Path("docs/results/cocoa-fig12"),
@@ -276,7 +276,8 @@ def fig12(
     """Fig. 12: SNR of the first decision with exact models whose outputs are perturbed.
 
     Args:
-        length: of key-to-door, 23 or 103; the paper's values are drawn at 103.
+        length: of key-to-door, 23 or 103. The paper does not name its own; its values are drawn at 23, where
+            exact Advantage and HCA+, which have no free setting, agree with them.
         seeds: trained at once.
         runs: folder of the run directories.
         output: path of the PNG and the JSON, without suffix.
@@ -294,7 +295,7 @@ def fig12(
             own.append(summary(binned(treasure, snr)))
             rows[f"{method} {size:g}"] = own[-1]
         errorbar(axes, sizes, own, COLOURS[method], method)
-        if method in paper.FIG12 and length == 103:
+        if method in paper.FIG12 and length == 23:
             marks = paper.FIG12[method]
             axes.plot(list(marks), list(marks.values()), color=COLOURS[method], **MARK)
     axes.set(xlabel="perturbation", ylabel="SNR in dB, first decision", xscale="log")
