@@ -138,6 +138,15 @@ def contrastive_ratio(
     return jnp.where(log_policy > -jnp.inf, ratio, 1.0)
 
 
+def learned_ratio(
+    x: Float[Array, "T K A"], log_policy: Float[Array, "T A"], loss: str, clip: bool
+) -> Float[Array, "T K A"]:
+    """h/π of the network's x for the `hindsight_loss` that it was trained with."""
+    if loss == "contrastive":
+        return contrastive_ratio(x, log_policy, clip)
+    return classification_ratio(x, log_policy)
+
+
 def pair_counts(
     trajectory: Trajectory, outcomes: Outcomes, mask_zero_reward: bool
 ) -> Float[Array, "T K"]:

@@ -155,9 +155,7 @@ def hindsight_model(
         return hindsight.hypernetwork(params, obs, vectors, log_policy)
 
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
-        if config.hindsight_loss == "contrastive":
-            return hindsight.contrastive_ratio(x, log_policy, config.clip_ratio)
-        return hindsight.classification_ratio(x, log_policy)
+        return hindsight.learned_ratio(x, log_policy, config.hindsight_loss, config.clip_ratio)
 
     def init(key: PRNGKeyArray) -> Any:
         net_key, other_key = jax.random.split(key)

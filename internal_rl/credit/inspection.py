@@ -10,11 +10,7 @@ import numpy as np
 from agents.credit import CreditConfig
 from agents.credit.config import HINDSIGHT_METHODS
 from agents.credit.features import features
-from agents.credit.hindsight import (
-    classification_ratio,
-    contrastive_ratio,
-    hypernetwork_of_states,
-)
+from agents.credit.hindsight import hypernetwork_of_states, learned_ratio
 from agents.credit.train import TrainState
 from envs.credit import FiniteMDP, enumerate_mdp, exact
 from internal_rl.credit.config import CreditRunConfig
@@ -65,14 +61,15 @@ def inspect_run(run: RunDir, method: str = "") -> dict[str, Any]:
     config, shadow = run.load_config(CreditRunConfig), run.stage == SHADOW
     name, credit = _chosen(config, shadow, method)
     built, states = build_world(config.world), last_state(run)
+    step = int(states.step[0])
+    after = 0 < config.train.switch_at <= step
+    mdp = enumerate_mdp(built.world.env, built.world.params_after) if after else tables(built)
     seeds = []
     for i in range(run.info["num_seeds"]):
         state = jax.tree.map(lambda x, i=i: x[i], states)
-        after = 0 < config.train.switch_at <= int(state.step)
-        mdp = enumerate_mdp(built.world.env, built.world.params_after) if after else tables(built)
         own = state.credit[name] if shadow else state.credit
         seeds.append(_inspect(config, credit, built, mdp, state, own))
-    return {"method": credit.method, "step": int(states.step[0]), "seeds": seeds}
+    return {"method": credit.method, "step": step, "seeds": seeds}
 
 
 def _chosen(config: CreditRunConfig, shadow: bool, method: str) -> tuple[str, CreditConfig]:
@@ -104,10 +101,7 @@ def _inspect(
     log_policy = build_policy(config, built).acting(state.policy[0], config.train.epsilon)(obs)
     found = _outcomes(credit, built, mdp, own)
     x = jax.jit(hypernetwork_of_states)(own["net"][0], obs, jnp.asarray(found.vectors), log_policy)
-    if credit.hindsight_loss == "contrastive":
-        ratio = contrastive_ratio(x, log_policy, credit.clip_ratio)
-    else:
-        ratio = classification_ratio(x, log_policy)
+    ratio = learned_ratio(x, log_policy, credit.hindsight_loss, credit.clip_ratio)
     learned, silent = np.asarray(ratio, float) - 1.0, np.asarray(jnp.all(x == 0.0, axis=-1))
 
     pi = np.exp(np.asarray(log_policy, float))

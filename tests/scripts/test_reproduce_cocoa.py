@@ -43,7 +43,7 @@ def test_a_run_of_other_settings_is_refused(reproductions, tmp_path, monkeypatch
 
 
 def test_figure_12_has_the_paper_for_every_method(reproductions):
-    perturbed = presets.get("cocoa-perturbed-103").shadow
+    perturbed = presets.get("cocoa-perturbed-23").shadow
     marks = reproductions("cocoa_paper").FIG12
     assert set(marks) == set(perturbed.exact_methods)
     assert all(set(values) <= set(perturbed.perturbations) for values in marks.values())
