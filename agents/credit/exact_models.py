@@ -30,7 +30,8 @@ def state_index(mdp: FiniteMDP, obs: Float[Array, "T D"]) -> Int[Array, " T"]:
     """Which state of the MDP each observation is."""
 
     def nearest(known: Array, obs: Array) -> Array:
-        return jnp.argmin(jnp.sum(jnp.square(obs[:, None] - known[None]), axis=-1), axis=1)
+        # States last: observations are short, and a sum over the last axis would use no vector unit.
+        return jnp.argmin(jnp.sum(jnp.square(obs[:, :, None] - known.T[None]), axis=1), axis=1)
 
     return evaluate_distinct(nearest)(jnp.asarray(mdp.observations, obs.dtype), obs)
 

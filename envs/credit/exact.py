@@ -99,10 +99,13 @@ def state_transition(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Float[Array
 
 @full_precision
 def values(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Values:
-    """Q and V by T backward steps."""
+    """Q and V by T backward steps, or one where states are ordered."""
     rewards, transition = mean_rewards(mdp), jnp.asarray(mdp.transition)
     kernel, paid = state_transition(mdp, policy), jnp.sum(policy * rewards, axis=1)
-    v = _iterate(lambda v: paid + kernel @ v, paid, mdp.horizon - 1)
+    if mdp.ordered:
+        v = _sum_of_steps(mdp, kernel, paid)
+    else:
+        v = _iterate(lambda v: paid + kernel @ v, paid, mdp.horizon - 1)
     # T - 1 iterations leave T steps in v, so q sees rewards at offsets 0..T, like the counts below.
     q = rewards + transition @ v
     return Values(q=q, v=jnp.sum(policy * q, axis=1))
@@ -113,6 +116,8 @@ def successor_counts(mdp: FiniteMDP, policy: Float[Array, "S A"]) -> Float[Array
     """M(s, a, s') = Σ_{k=1..T} p(S_k = s' | S_0 = s, A_0 = a), in O(log T) products of S × S."""
     kernel = state_transition(mdp, policy)
     identity = jnp.eye(kernel.shape[0], dtype=kernel.dtype)
+    if mdp.ordered:
+        return _future_sums(mdp, policy, identity)
     total, power = jnp.zeros_like(kernel), identity  # Σ_{k<n} P^k and P^n for n = 0
     for bit in bin(mdp.horizon)[2:]:
         total, power = total + power @ total, power @ power
@@ -178,8 +183,11 @@ def state_distributions(
     """Σ_t p(S_t = s) over t < T, or p(S_0 = s); terminal states count as zero."""
     start = jnp.asarray(mdp.start)
     kernel = state_transition(mdp, policy)
-    steps = 0 if first_state_only else mdp.horizon - 1
-    visits = _iterate(lambda d: start + d @ kernel, start, steps)
+    if mdp.ordered and not first_state_only:
+        visits = _sum_of_steps(mdp, kernel, start, forward=True)
+    else:
+        steps = 0 if first_state_only else mdp.horizon - 1
+        visits = _iterate(lambda d: start + d @ kernel, start, steps)
     return jnp.where(jnp.asarray(mdp.terminal), 0.0, visits)
 
 
@@ -253,14 +261,21 @@ def return_distribution(
     inside = jnp.asarray((source >= 0) & (source < size))
     source = jnp.asarray(np.clip(source, 0, size - 1))
 
-    def step(v: Array) -> Array:
+    def step(transition: Array, rewards: Array, v: Array) -> Array:
         after = jnp.einsum("sat,tz->saz", transition, v)
         shifted = jnp.where(inside, after[:, :, source], 0.0)  # [S, A, R, Z]
-        return jnp.einsum("sar,sarz->saz", jnp.asarray(mdp.reward_probs), shifted)
+        return jnp.einsum("sar,sarz->saz", rewards, shifted)
 
+    def back(v: Array, state: Array) -> tuple[Array, Array]:
+        found = step(transition[state][None], rewards[state][None], v)[0]
+        return v.at[state].set(policy[state] @ found), found
+
+    rewards = jnp.asarray(mdp.reward_probs)
     start = jnp.zeros((mdp.num_states, size), policy.dtype).at[:, zero].set(1.0)
-    v = _iterate(lambda v: jnp.einsum("sa,saz->sz", policy, step(v)), start, mdp.horizon - 1)
-    return step(v)
+    if mdp.ordered:
+        return jax.lax.scan(back, start, jnp.arange(mdp.num_states), reverse=True)[1]
+    backward = lambda v: jnp.einsum("sa,saz->sz", policy, step(transition, rewards, v))  # noqa: E731
+    return step(transition, rewards, _iterate(backward, start, mdp.horizon - 1))
 
 
 # Expected advantages E[Â(s, a)], of right and wrong models alike (spec section 4).
@@ -327,10 +342,29 @@ def _future_sums(mdp: FiniteMDP, policy: Array, emitted: Array) -> Array:
     """Σ_{k=1..T} E[emitted(S_k) | s, a], float[S, A, K]."""
     kernel, transition = state_transition(mdp, policy), jnp.asarray(mdp.transition)
     states, columns = emitted.shape
-    if mdp.horizon * columns > 2 * mdp.horizon.bit_length() * states:
+    if mdp.ordered:
+        # Of T steps a terminal state counts those after its start: all T less those before.
+        at_end = jnp.where(jnp.asarray(mdp.terminal)[:, None], emitted, 0.0)
+        ended = _sum_of_steps(mdp, kernel, at_end)
+        before = jnp.where(jnp.asarray(mdp.terminal)[:, None], 0.0, emitted - ended)
+        later = mdp.horizon * ended + _sum_of_steps(mdp, kernel, before)
+    elif mdp.horizon * columns > 2 * mdp.horizon.bit_length() * states:
         return jnp.einsum("sat,tk->sak", successor_counts(mdp, policy), emitted)
-    later = _iterate(lambda n: emitted + kernel @ n, emitted, mdp.horizon - 1)
+    else:
+        later = _iterate(lambda n: emitted + kernel @ n, emitted, mdp.horizon - 1)
     return jnp.einsum("sat,tk->sak", transition, later)
+
+
+def _sum_of_steps(mdp: FiniteMDP, kernel: Array, right: Array, forward: bool = False) -> Array:
+    """Σ_k P^k x with an ordered P that stops at terminal states, or Σ_k x P^k with `forward`: one triangular system.
+
+    Args:
+        kernel: P_π, float[S, S].
+        right: x, float[S] or float[S, K].
+    """
+    alive = jnp.where(jnp.asarray(mdp.terminal)[:, None], 0.0, kernel)
+    system = jnp.eye(kernel.shape[0], dtype=kernel.dtype) - alive
+    return jax.scipy.linalg.solve_triangular(system, right, trans=int(forward), lower=False)
 
 
 def _iterate(function: Any, start: Array, steps: int) -> Array:

@@ -76,6 +76,8 @@ class FiniteMDP:
         observations: float[S, D], one row per state, all different.
         terminal: bool[S].
         horizon: T, static.
+        ordered: static; every state but terminal ones is followed only by states with higher numbers, and
+            no episode is longer than the horizon. Then `envs.credit.exact` needs one pass instead of T.
     """
 
     transition: Any
@@ -85,6 +87,7 @@ class FiniteMDP:
     observations: Any
     terminal: Any
     horizon: int = struct.field(pytree_node=False)
+    ordered: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def num_states(self) -> int:
@@ -219,8 +222,17 @@ def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edg
         terminal=np.array([model.is_terminal(s) for s in states], bool),
         horizon=horizon,
     )
-    check_mdp(mdp, cut_tolerance)
-    return mdp
+    check_mdp(
+        mdp, cut_tolerance
+    )  # which also sees to it that no episode is longer than the horizon
+    ordered = is_ordered(transition, mdp.terminal)
+    return mdp.replace(ordered=ordered)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def is_ordered(transition: np.ndarray, terminal: np.ndarray) -> bool:
+    """Whether states that are not terminal are followed by states with higher numbers only."""
+    follows = transition.sum(1) > 0
+    return not np.tril(follows)[~terminal].any()
 
 
 def reward_index(reward: float, values: np.ndarray) -> int:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from envs.credit.mdp import FiniteMDP, check_mdp
+from envs.credit.mdp import FiniteMDP, check_mdp, is_ordered
 
 
 def random_mdp(
@@ -52,6 +52,7 @@ def random_mdp(
         observations=rng.normal(size=(S, 3)),
         terminal=terminal,
         horizon=levels,
+        ordered=is_ordered(transition, terminal),
     )
     check_mdp(mdp)
     return mdp

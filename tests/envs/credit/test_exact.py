@@ -1,5 +1,7 @@
 """Invariants of spec section 10 about coefficients and tables, in float64, against brute force."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from envs.credit import KeyToDoor, enumerate_mdp, exact
+from envs.credit import Interleaving, InterleavingParams, KeyToDoor, enumerate_mdp, exact
 from envs.credit.enumeration import enumerate_paths
+from envs.credit.mdp import is_ordered
 from tests.envs.credit.mdps import SEEDS, cyclic_mdp, random_logits, random_mdp, softmax
 from tests.internal_rl.small import all_equations
 
@@ -90,6 +93,48 @@ def test_tables_are_those_of_all_paths(seed):
         index = np.abs(paths.rewards.sum(1)[:, None] - support).argmin(1)
         brute = np.stack([np.bincount(index, weights=f, minlength=len(support)) for f in first])
         np.testing.assert_allclose(returns, brute, atol=TOLERANCE)
+
+
+@jax.jit
+def all_tables(mdp, logits):
+    groups = jnp.arange(logits.size, dtype=jnp.int32).reshape(logits.shape) % 2
+    policy, found, values = tables(mdp, logits, groups)
+    rewards = exact.outcome_rewards(mdp, policy, exact.reward_encoding(mdp))
+    return found, values, rewards, exact.state_distributions(mdp, policy)
+
+
+@FEW
+@given(seed=SEEDS)
+def test_one_pass_over_ordered_states(seed):
+    """It gives what T steps give: also for what terminal states count, several of them, and a horizon
+    longer than the episodes."""
+    with jax.enable_x64(True):
+        random = random_mdp(seed, levels=3, anywhere=True)
+        for mdp in (
+            random.replace(horizon=random.horizon + seed % 3),
+            enumerate_mdp(KeyToDoor(length=6), KeyToDoor(length=6).default_params),
+        ):
+            assert mdp.ordered
+            logits = jnp.asarray(random_logits(seed, mdp))
+            steps = mdp.replace(ordered=False)
+            close = partial(np.testing.assert_allclose, atol=TOLERANCE)
+            jax.tree.map(close, all_tables(mdp, logits), all_tables(steps, logits))
+            support, units = exact.return_support(mdp)
+            returns = [
+                exact.return_distribution(m, softmax(logits), support, units) for m in (mdp, steps)
+            ]
+            close(*returns)
+
+
+def test_which_states_are_ordered():
+    mdp = random_mdp(0, levels=3)
+    assert mdp.ordered
+    back = mdp.transition.copy()
+    back[2, 0] = np.eye(mdp.num_states)[1]
+    assert not is_ordered(back, mdp.terminal)
+    back[2, 0] = np.eye(mdp.num_states)[2]
+    assert not is_ordered(back, mdp.terminal)
+    assert not enumerate_mdp(Interleaving(2, 1, 1), InterleavingParams(100, 0.05)).ordered
 
 
 @FEW
