@@ -3,11 +3,15 @@
 Warnings are errors (pyproject.toml), JAX refuses implicit rank and dtype promotion, and there are
 two CPU devices, so that sharding is exercised. `pytest --typecheck` also checks every jaxtyping
 annotation of our packages.
+
+Compiling is what costs, so every program is kept in one compilation cache for the session, which all
+test processes and their subprocesses share; the user's own is left alone.
 """
 
 import gc
 import importlib
 import os
+import tempfile
 
 # Both are read when jax is first imported, so they come before it.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -67,6 +71,15 @@ def pytest_configure(config: pytest.Config) -> None:
         import tests.typechecker  # noqa: F401 - the hook itself imports no more than `tests`
 
         install_import_hook(PACKAGES, "tests.typechecker.check")
+    if (
+        "INTERNAL_RL_CACHE" not in os.environ
+    ):  # or xdist's processes, which inherit it, would not share it
+        folder = tempfile.TemporaryDirectory(prefix="internal-rl-tests-")
+        os.environ["INTERNAL_RL_CACHE"] = folder.name
+        config.add_cleanup(folder.cleanup)
+    from internal_rl.runs.cache import enable_compilation_cache
+
+    enable_compilation_cache()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -44,6 +44,9 @@ class FeatureConfig:
     """Training batches during which only data is collected; they count against the budget."""
     steps: int = 20_000
     """Gradient steps, each on all data."""
+    after_end: bool = False
+    """Learn also from the steps of a fixed horizon that lie after an episode's end, which keep its last observation and
+    pay nothing. Without them the readout's bias may stand for an outcome."""
     max_outcomes: int = 8
     """Distinct feature vectors per episode that are told apart; `unmatched_rewards` counts the rest."""
 

@@ -43,9 +43,15 @@ def inspect_run(run: RunDir, method: str = "") -> dict[str, Any]:
     Numbers of a seed, over pairs of a decision and a later step with a reward, as often as they occur: `size`, the mean
     of Σ_a π |w| with exact coefficients; `error`, the mean of Σ_a π |ŵ − w|; `silent`, the share of `size` in pairs of
     state and outcome for which all rectified outputs of the hindsight network are off, so that ŵ = 0 and the pair's own
-    gradient is 0 (others, which share its weights, may switch it on again). In worlds with one first state `first_policy`
-    is π there, and `first_decision` lists its outcomes: name, mean reward, expected number of times, exact and learned
-    coefficient of each action in their order, silent or not.
+    gradient is 0 (others, which share its weights, may switch it on again).
+
+    Over decisions, as often as they occur: `advantage`, the mean of Σ_a π |A|; `outcome_error` and `learned_error`, that
+    of Σ_a π |Â − A| for the advantage Â that the run's outcomes give on average, with exact coefficients and with
+    learned ones (and exact immediate rewards): the first is what merged outcomes cost, the second what the policy sees;
+    `misled`, the share of `advantage` in decisions whose best action has a negative learned advantage.
+
+    In worlds with one first state `first_policy` is π there, and `first_decision` lists its outcomes: name, mean reward,
+    expected number of times, exact and learned coefficient of each action in their order, silent or not.
 
     `credit.features.max_outcomes`, beyond which an episode's outcomes are not credited, is not taken into account.
 
@@ -113,6 +119,11 @@ def _inspect(
         times = np.asarray(exact.outcome_counts(mdp, table, found.paid))
         paid = np.asarray(exact.outcome_rewards(mdp, table, found.paid))
         visits = np.asarray(exact.state_distributions(mdp, table))
+        padded = [np.pad(v, ((0, 0), (0, 1), (0, 0))).swapaxes(1, 2) for v in (w, learned)]
+        expected = [
+            exact.advantage_contribution(mdp, table, found.encoding, jnp.asarray(v)) for v in padded
+        ]
+        q, v = exact.values(mdp, table)
     times, paid = (np.einsum("sa,sak->sk", pi, x)[:, :-1] for x in (times, paid))
 
     share = visits[:, None] * times
@@ -121,6 +132,9 @@ def _inspect(
         "size": _mean(size, share),
         "error": _mean(error, share),
         "silent": _mean(silent, share * size),
+        **_advantages(
+            pi, visits, np.asarray(q) - np.asarray(v)[:, None], *map(np.asarray, expected)
+        ),
     }
     starts = np.flatnonzero(mdp.start)
     if len(starts) > 1:
@@ -138,6 +152,22 @@ def _inspect(
         for k in np.flatnonzero(times[start])
     ]
     return {**report, "first_policy": _short(pi[start]), "first_decision": rows}
+
+
+def _advantages(
+    pi: np.ndarray, visits: np.ndarray, true: np.ndarray, outcomes: np.ndarray, learned: np.ndarray
+) -> dict[str, float | None]:
+    """What `inspect_run` says of expected advantages [S, A]."""
+    mean = lambda values: np.sum(pi * values, axis=1)  # noqa: E731
+    size, best = mean(np.abs(true)), true.argmax(axis=1)
+    # Where no coefficients are learned the advantage is 0 up to rounding, which misleads nobody.
+    misled = learned[np.arange(len(best)), best] < -1e-6
+    return {
+        "advantage": _mean(size, visits),
+        "outcome_error": _mean(mean(np.abs(outcomes - true)), visits),
+        "learned_error": _mean(mean(np.abs(learned - true)), visits),
+        "misled": _mean(misled, visits * size),
+    }
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float | None:

@@ -17,7 +17,6 @@ from agents.credit.shadow import make_measure, parallel_model
 from agents.credit.train import (
     FEATURE_DATA,
     FEATURE_TRAINING,
-    TrainConfig,
     TrainState,
     make_evaluate,
     make_init,
@@ -237,13 +236,11 @@ def trained_features(
     config: CreditRunConfig, built: BuiltWorld, policy: Policy, state: TrainState, seeds: int
 ) -> Any:
     """Parameters of COCOA-feature's frozen network: data of the untrained policy, one network per seed."""
-    c, train = config.credit.features, config.train
+    c = config.credit.features
     params = state.policy[0] if seeds > 1 else jax.tree.map(lambda x: x[None], state.policy[0])
     keys = state.key if seeds > 1 else state.key[None]
     raw = [
-        _collect(
-            train, built, policy, jax.tree.map(lambda x, i=i: x[i], params), keys[i], c.burn_in
-        )
+        _collect(config, built, policy, jax.tree.map(lambda x, i=i: x[i], params), keys[i])
         for i in range(seeds)
     ]
     size = max(len(distinct_transitions(*item)["reward"]) for item in raw)
@@ -271,17 +268,18 @@ def trained_features(
 
 
 def _collect(
-    train: TrainConfig, built: BuiltWorld, policy: Policy, params: Any, key: Any, burn_in: int
+    config: CreditRunConfig, built: BuiltWorld, policy: Policy, params: Any, key: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    count = train.batch_size * (burn_in + 1)
+    """Observations [N, D], actions [N] and rewards [N] of the burn-in's episodes."""
+    train, features, world = config.train, config.credit.features, built.world
+    count = train.batch_size * (features.burn_in + 1)
     acting = policy.acting(params, train.epsilon)
-    world = built.world
     sample = jax.jit(
         lambda key: rollouts(world.env, world.params, acting, key, world.horizon, count)[0]
     )
     batch = jax.device_get(sample(jax.random.fold_in(key, FEATURE_DATA)))
-    alive = ~batch.done[:, :-1]
-    return batch.obs[:, :-1][alive], batch.action[alive], batch.reward[alive]
+    keep = ~batch.done[:, :-1] | features.after_end
+    return batch.obs[:, :-1][keep], batch.action[keep], batch.reward[keep]
 
 
 def _open(

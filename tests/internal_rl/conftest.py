@@ -1,18 +1,12 @@
-"""One smoke run of every stage per session, shared by all tests that need trained networks.
-
-Compiling is what costs, so every program is kept in one compilation cache for the session, which
-the tests' subprocesses share.
-"""
+"""One smoke run of every stage per session, shared by all tests that need trained networks."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
 import pytest
 
 # Our packages are imported inside the fixtures: pytest may load this file before `--typecheck` has
@@ -20,12 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from internal_rl.config import Config
     from internal_rl.runs.run_dir import RunDir
-
-CACHE_OPTIONS = (
-    "jax_compilation_cache_dir",
-    "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes",
-)
 
 
 @dataclass(frozen=True)
@@ -43,30 +31,13 @@ class Runs:
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    """Compilation cache of this session, for this process and its children."""
-    from internal_rl.runs.cache import enable_compilation_cache
-
-    before = os.environ.get("INTERNAL_RL_CACHE")
-    os.environ.setdefault("INTERNAL_RL_CACHE", str(tmp_path_factory.mktemp("cache")))
-    options = {name: getattr(jax.config, name) for name in CACHE_OPTIONS}
-    enable_compilation_cache()
-    yield Path(os.environ["INTERNAL_RL_CACHE"])
-    for name, value in options.items():
-        jax.config.update(name, value)
-    if before is None:
-        del os.environ["INTERNAL_RL_CACHE"]
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory, cache_dir) -> Runs:
+def runs(tmp_path_factory) -> Runs:
     """pretrain → discover → reinforce with the smoke preset."""
     from internal_rl import pipeline
     from internal_rl.runs.cache import count_compilations
     from internal_rl.runs.logger import Logger
     from tests.internal_rl.small import SMOKE
 
-    del cache_dir
     folder = tmp_path_factory.mktemp("smoke")
     programs: dict[str, list[int]] = {}
 

@@ -21,9 +21,8 @@ COMMAND = ["demo", "--preset", "gridworld-smoke", "--seeds", "2", "--no-progress
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache_dir):
+def finished(tmp_path_factory):
     """A demo folder made from scratch."""
-    del cache_dir
     folder = tmp_path_factory.mktemp("demo") / "demo"
     assert cli.main([*COMMAND, "--scratch", "--run", str(folder)]) == 0
     return folder

@@ -62,7 +62,7 @@ def test_one_per_row():
 
 
 @pytest.mark.parametrize("mixer", ["transformer", "hawk"])
-def test_packing_does_not_change_the_loss(mixer, cache_dir):
+def test_packing_does_not_change_the_loss(mixer):
     config = changed(SMOKE, model={"mixer": mixer})
     place, count = world(config), 12
 
@@ -86,7 +86,7 @@ def test_packing_does_not_change_the_loss(mixer, cache_dir):
     assert_close(packed["loss"], packed["action_nll"] + 0.5 * packed["obs_nll"])
 
 
-def test_rows_of_a_batch_are_well_filled(cache_dir):
+def test_rows_of_a_batch_are_well_filled():
     place = world()
     count = trajectories_per_batch(place, 32, 0.0)
     batch, stats = jax.jit(lambda key: packed_batch(key, place, 32, count, 0.0))(jax.random.key(1))
@@ -94,7 +94,7 @@ def test_rows_of_a_batch_are_well_filled(cache_dir):
     assert 0.0 < stats["solvable_fraction"] <= 1.0
 
 
-def test_batch_shows_the_expert(cache_dir):
+def test_batch_shows_the_expert():
     """Actions lead from o_t to o_{t+1}; sub-goals change on the step after a colour is reached."""
     place = world()
     batch = jax.jit(

@@ -112,9 +112,8 @@ def test_config_of_the_parent_wins_where_it_must(runs, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def two_bases(tmp_path_factory, cache_dir):
+def two_bases(tmp_path_factory):
     """A pretrain run with two seeds."""
-    del cache_dir
     folder = tmp_path_factory.mktemp("seeds")
     return pipeline.run_pretrain(SMOKE, folder / "bases", seeds=2, progress=False)
 

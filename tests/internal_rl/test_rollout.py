@@ -69,11 +69,6 @@ def play_one():
     return jax.jit(partial(play, SMOKE))
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here."""
-
-
 def test_the_episodes_are_worth_comparing():
     episodes = recorded()
     length = episodes.alive.sum(1)

@@ -18,7 +18,7 @@ from tests.internal_rl.small import (
 KEY = jax.random.key(0)
 
 
-def test_one_code_per_segment_under_the_colour_it_headed_for(cache_dir):
+def test_one_code_per_segment_under_the_colour_it_headed_for():
     place, goals = world(), SMOKE.env.num_objects
 
     @jax.jit

@@ -96,7 +96,7 @@ def enumerate_tasks(agent, actions, own, objects, walls):
     return expert, bayes
 
 
-def test_against_enumeration(cache_dir):
+def test_against_enumeration():
     @jax.jit
     def run(key):
         data, _ = generate(key, WORLD.env, WORLD.tasks, COUNT, HORIZON)

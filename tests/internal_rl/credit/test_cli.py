@@ -39,11 +39,6 @@ def run(*words):
     return cli.main([str(word) for word in words])
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here, and leave the user's compilation cache alone."""
-
-
 def test_train_and_resume_repeat_the_numbers(tmp_path):
     """COCOA-feature, since its features are made before the loop; stopped half way and resumed."""
     words = ["train", *SMALL, *SHORT, "--method", "cocoa_feature", "--seeds", "2"]

@@ -35,11 +35,6 @@ ROOT = Path(__file__).parents[3]
 QUICK = ("--no-progress",)
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here, and leave the user's compilation cache alone."""
-
-
 def lines(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 

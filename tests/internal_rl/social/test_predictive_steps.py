@@ -33,9 +33,8 @@ def figures():
 
 
 @pytest.fixture(scope="module")
-def made(figures, tmp_path_factory, cache_dir):
+def made(figures, tmp_path_factory):
     """Folder of the smoke figure: figure.json, and runs of the three steps, two seeds each."""
-    del cache_dir
     folder = tmp_path_factory.mktemp("steps")
     figures.steps("smoke", 2, games=8, runs=folder / "runs", output=folder / "figure")
     return folder

@@ -36,11 +36,6 @@ KEY = jax.random.key(5)
 ROWS = 6
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here."""
-
-
 @partial(jax.jit, static_argnums=0)
 def init(config, key, base=None):
     return discover.init(config, key, base)

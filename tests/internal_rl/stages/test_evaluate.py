@@ -23,11 +23,6 @@ from tests.internal_rl.small import (
 WORLD = heldout_world(SMOKE.env)
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here."""
-
-
 def outcome(success):
     success = np.asarray(success, bool)
     return {

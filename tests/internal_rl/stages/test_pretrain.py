@@ -13,7 +13,7 @@ from internal_rl.stages.pretrain import behaviour_loss, trajectories_per_batch
 from tests.internal_rl.small import SMOKE, assert_close, base_params, bind_base, world
 
 
-def test_loss_is_the_mean_over_tokens(cache_dir):
+def test_loss_is_the_mean_over_tokens():
     place = world()
 
     @jax.jit
@@ -42,7 +42,7 @@ def test_masked_mean():
     assert masked_mean(x, jnp.zeros((2, 2), bool)) == 0.0
 
 
-def test_as_many_trajectories_as_fill_the_rows(cache_dir):
+def test_as_many_trajectories_as_fill_the_rows():
     place = world()
     few, many = trajectories_per_batch(place, 4, 0.0), trajectories_per_batch(place, 40, 0.0)
     assert 9 * few <= many <= 10 * few
@@ -103,7 +103,7 @@ def test_gradient_clipping(clip, norm):
     np.testing.assert_allclose(np.linalg.norm(moments[0]), 0.1 * norm, rtol=1e-5)
 
 
-def test_learning_lowers_the_loss(cache_dir):
+def test_learning_lowers_the_loss():
     """The smoke preset on one fixed batch, so that only a broken gradient fails."""
     place = world()
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-2), 40)

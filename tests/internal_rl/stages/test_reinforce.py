@@ -28,11 +28,6 @@ WORLD = heldout_world(SMOKE.env)
 CLIP, DELTA = 0.2, 1e-3
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here."""
-
-
 def log_prob_of(method):
     def internal(params, batch):
         return reinforce.internal_log_prob(bind_policy(params), batch)[0]

@@ -37,11 +37,6 @@ DISTRACTOR = 0.25
 WORLD = heldout_world(SMOKE.env, ReinforceConfig(distractor_reward=DISTRACTOR))
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache_dir):
-    """Keep what is compiled here."""
-
-
 def config_of(method, **changes):
     fields = {"batch_size": 24, "distractor_reward": DISTRACTOR, "credit": {"method": method}}
     fields["credit"] |= {"width": 8, "samples": 2, "model_steps": 2}
