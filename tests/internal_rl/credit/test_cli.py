@@ -100,6 +100,28 @@ def test_shadow_trains_the_features_of_every_model(tmp_path, monkeypatch):
         assert not np.array_equal(found, blank), name
 
 
+def test_features_may_learn_from_steps_after_the_end(tmp_path, monkeypatch):
+    data, distinct = {}, runs.distinct_transitions
+    monkeypatch.setattr(runs.loop, "run", lambda *_, **__: None)
+    words = ["train", "--preset", "cocoa-smoke", "--method", "cocoa_feature", *CUT[2:4]]
+    words += ["--credit.features.steps", "2", "--world.interleaving.death", "0.3"]
+    for after in ("after-end", "no-after-end"):
+
+        def seen(*item, after=after):
+            data[after] = item[:3]
+            return distinct(*item)
+
+        monkeypatch.setattr(runs, "distinct_transitions", seen)
+        run(*words, f"--credit.features.{after}", "--run", tmp_path / after)
+    (obs, _, reward), (fewer, _, same) = data["after-end"], data["no-after-end"]
+    config = presets.get("cocoa-smoke", "cocoa_feature")
+    episodes = config.train.batch_size * (config.credit.features.burn_in + 1)
+    assert len(obs) == episodes * config.world.interleaving.horizon
+    assert 0.05 < len(fewer) / len(obs) < 0.3
+    assert reward.sum() == pytest.approx(same.sum())
+    assert np.sum(~obs.any(axis=1)) == len(obs) - len(fewer)  # a dead agent sees nothing
+
+
 def test_model_alone_changes_the_acting_model_of_a_shadow_preset():
     for preset in ("cocoa-shadow-23", "cocoa-perturbed-23"):
         for model, rate in (("learned", 3e-4), ("exact", 1e-4)):

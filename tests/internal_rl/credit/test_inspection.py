@@ -123,6 +123,34 @@ def test_against_all_trajectories(tmp_path, method, changes):
     assert found["size"] == pytest.approx(sizes / total, rel=1e-4)
     assert found["error"] == pytest.approx(errors / total, rel=1e-4)
     assert found["silent"] == pytest.approx(silent / sizes, rel=1e-4)
+
+    # Advantages by state: returns after each action, and rewards later by outcome times coefficients.
+    visits, first_reward, later_reward = (np.zeros((mdp.num_states, 4)) for _ in range(3))
+    for path, probability in enumerate(chance):
+        for step in np.flatnonzero(~paths.done[path, :-1]):
+            here = paths.states[path, step], paths.actions[path, step]
+            visits[here] += probability
+            first_reward[here] += probability * paths.rewards[path, step]
+            later_reward[here] += probability * paths.rewards[path, step + 1 :].sum()
+    seen = visits.sum(axis=1)
+    of_action = np.where(visits > 0, visits, 1.0)
+    q, at_once = (first_reward + later_reward) / of_action, first_reward / of_action
+    centred = lambda x: x - np.sum(pi * x, axis=1, keepdims=True)  # noqa: E731
+    true, exactly, learnedly = centred(q), centred(at_once), centred(at_once)
+    for (s, u), amount in reward.items():
+        joint = examples[s, u]
+        exactly[s] += amount / seen[s] * (joint / joint.sum() / pi[s] - 1.0)
+        learnedly[s] += amount / seen[s] * (np.asarray(ratio[s, place[u]], float) - 1.0)
+    mean = lambda x: seen @ np.sum(pi * np.abs(x), axis=1) / seen.sum()  # noqa: E731
+    assert found["advantage"] == pytest.approx(mean(true), rel=1e-4)
+    assert found["outcome_error"] == pytest.approx(mean(exactly - true), rel=1e-4, abs=1e-6)
+    assert (found["outcome_error"] > 1e-3) == (changes == {"mask_zero_reward": False})
+    assert found["learned_error"] == pytest.approx(mean(learnedly - true), rel=1e-4)
+    weight = seen * np.sum(pi * np.abs(true), axis=1)
+    wrong = learnedly[np.arange(len(pi)), true.argmax(axis=1)] < -1e-6
+    share = wrong @ weight / weight.sum()
+    assert 0.01 < share < 1 or method == "hca_plus" or c.hindsight_loss == "contrastive"
+    assert found["misled"] == pytest.approx(share, rel=1e-4, abs=1e-6)
     listed = [
         (row["reward"], row["times"], *row["exact"], *row["learned"])
         for row in found["first_decision"]
@@ -182,6 +210,8 @@ def test_a_silent_network_credits_nothing(tmp_path):
     assert abs(speaking["error"] - speaking["size"]) > 1e-3
     assert silent["silent"] == pytest.approx(1)
     assert silent["error"] == pytest.approx(silent["size"], abs=1e-6)
+    assert silent["learned_error"] > 0.0
+    assert silent["misled"] < 1.0  # only rewards at once speak, and those speak true
     for row in silent["first_decision"]:
         assert row["silent"]
         assert row["learned"] == pytest.approx([0] * 4, abs=1e-6)
@@ -265,5 +295,5 @@ def test_several_first_states_have_no_list(tmp_path):
     config = replace(config, world=replace(config.world, kind="interleaving"))
     state = untrained(config)[-1](jax.random.key(0))
     (found,) = inspect_run(saved(tmp_path / "run", config, state))["seeds"]
-    assert set(found) == {"size", "error", "silent"}
+    assert "first_decision" not in found
     assert found["size"] > 0
