@@ -48,7 +48,7 @@ def inspect_run(run: RunDir, method: str = "") -> dict[str, Any]:
     Over decisions, as often as they occur: `advantage`, the mean of Σ_a π |A|; `outcome_error` and `learned_error`, that
     of Σ_a π |Â − A| for the advantage Â that the run's outcomes give on average, with exact coefficients and with
     learned ones (and exact immediate rewards): the first is what merged outcomes cost, the second what the policy sees;
-    `misled`, the share of `advantage` in decisions whose best action has a negative learned advantage.
+    `misled`, the share of `advantage` in decisions whose best action has no positive learned advantage.
 
     In worlds with one first state `first_policy` is π there, and `first_decision` lists its outcomes: name, mean reward,
     expected number of times, exact and learned coefficient of each action in their order, silent or not.
@@ -160,8 +160,8 @@ def _advantages(
     """What `inspect_run` says of expected advantages [S, A]."""
     mean = lambda values: np.sum(pi * values, axis=1)  # noqa: E731
     size, best = mean(np.abs(true)), true.argmax(axis=1)
-    # Where no coefficients are learned the advantage is 0 up to rounding, which misleads nobody.
-    misled = learned[np.arange(len(best)), best] < -1e-6
+    # A silent network says 0 up to rounding.
+    misled = learned[np.arange(len(best)), best] < 1e-6
     return {
         "advantage": _mean(size, visits),
         "outcome_error": _mean(mean(np.abs(outcomes - true)), visits),

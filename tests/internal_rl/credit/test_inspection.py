@@ -147,9 +147,9 @@ def test_against_all_trajectories(tmp_path, method, changes):
     assert (found["outcome_error"] > 1e-3) == (changes == {"mask_zero_reward": False})
     assert found["learned_error"] == pytest.approx(mean(learnedly - true), rel=1e-4)
     weight = seen * np.sum(pi * np.abs(true), axis=1)
-    wrong = learnedly[np.arange(len(pi)), true.argmax(axis=1)] < -1e-6
+    wrong = learnedly[np.arange(len(pi)), true.argmax(axis=1)] < 1e-6
     share = wrong @ weight / weight.sum()
-    assert 0.01 < share < 1 or method == "hca_plus" or c.hindsight_loss == "contrastive"
+    assert 0.01 < share < 1
     assert found["misled"] == pytest.approx(share, rel=1e-4, abs=1e-6)
     listed = [
         (row["reward"], row["times"], *row["exact"], *row["learned"])
@@ -211,7 +211,7 @@ def test_a_silent_network_credits_nothing(tmp_path):
     assert silent["silent"] == pytest.approx(1)
     assert silent["error"] == pytest.approx(silent["size"], abs=1e-6)
     assert silent["learned_error"] > 0.0
-    assert silent["misled"] < 1.0  # only rewards at once speak, and those speak true
+    assert 0.0 < silent["misled"] < 1.0  # rewards at once are credited all the same
     for row in silent["first_decision"]:
         assert row["silent"]
         assert row["learned"] == pytest.approx([0] * 4, abs=1e-6)
