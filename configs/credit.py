@@ -74,6 +74,7 @@ _INTERLEAVING_FEATURES = FeatureConfig(
     shrink_backbone=3e-3,  # the repository's; the paper has 0.05
     shrink_readout=3e-4,
     burn_in=90,
+    after_end=True,  # "all steps of all stored trajectories", whose length is fixed in the repository
     steps=30_000,
     max_outcomes=32,  # a key and its context each; long episodes meet more than the default's 8
 )
