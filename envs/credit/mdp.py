@@ -77,7 +77,8 @@ class FiniteMDP:
         terminal: bool[S].
         horizon: T, static.
         ordered: static; every state but terminal ones is followed only by states with higher numbers, and
-            no episode is longer than the horizon. Then `envs.credit.exact` needs one pass instead of T.
+            no episode is longer than the horizon. Then `envs.credit.exact` needs one pass instead of T, and does
+            not look again: replace tables or horizon only together with it (`check_mdp` verifies it).
     """
 
     transition: Any
@@ -213,14 +214,18 @@ def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edg
     for p, state in model.start:
         seen = tuple(round(float(x), REWARD_DECIMALS) for x in model.observe(state))
         start[index[seen]] += p
+    terminal = np.array([model.is_terminal(s) for s in states], bool)
     mdp = FiniteMDP(
         transition=transition,
         reward_probs=reward_probs,
         reward_values=values,
         start=start,
         observations=np.array([model.observe(s) for s in states], np.float64),
-        terminal=np.array([model.is_terminal(s) for s in states], bool),
+        terminal=terminal,
         horizon=horizon,
+        ordered=is_ordered(
+            transition, terminal
+        ),  # episodes without repeated states end in time, or are refused
     )
     check_mdp(
         mdp, cut_tolerance
@@ -230,9 +235,11 @@ def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edg
 
 
 def is_ordered(transition: np.ndarray, terminal: np.ndarray) -> bool:
-    """Whether states that are not terminal are followed by states with higher numbers only."""
+    """Whether states that are not terminal are followed by states with higher numbers only, and terminal
+    ones each by itself."""
     follows = transition.sum(1) > 0
-    return not np.tril(follows)[~terminal].any()
+    stays = follows[terminal].sum() == terminal.sum() and follows[terminal, terminal].all()
+    return bool(stays) and not np.tril(follows)[~terminal].any()
 
 
 def reward_index(reward: float, values: np.ndarray) -> int:
@@ -251,7 +258,7 @@ def reward_index(reward: float, values: np.ndarray) -> int:
 
 def check_mdp(mdp: FiniteMDP, cut_tolerance: float = CUT_TOLERANCE) -> None:
     """Raise ValueError unless the tables are distributions, terminal states are absorbing and pay
-    nothing, and the horizon is long enough for `check_horizon`."""
+    nothing, states are ordered if the MDP says so, and the horizon is long enough for `check_horizon`."""
     for name in ("transition", "reward_probs", "start"):
         table = np.asarray(getattr(mdp, name))
         error = np.abs(table.sum(-1) - 1.0).max()
@@ -262,6 +269,10 @@ def check_mdp(mdp: FiniteMDP, cut_tolerance: float = CUT_TOLERANCE) -> None:
     paid = (np.asarray(mdp.reward_probs) @ np.abs(np.asarray(mdp.reward_values)))[terminal]
     if stays.size and (stays.min() < 1 - 1e-6 or paid.max() > 0):
         raise ValueError("terminal states must be absorbing and pay nothing")
+    if mdp.ordered and not is_ordered(np.asarray(mdp.transition), terminal):
+        raise ValueError(
+            "ordered is True; allowed: False, as a state is followed by an earlier one"
+        )
     check_horizon(mdp, mdp.horizon, cut_tolerance)
 
 

@@ -11,6 +11,7 @@ from agents.credit import CreditConfig
 from agents.credit.config import HINDSIGHT_METHODS
 from agents.credit.features import features
 from agents.credit.hindsight import hypernetwork_of_states, learned_ratio
+from agents.credit.networks import mlp
 from agents.credit.train import TrainState
 from envs.credit import FiniteMDP, enumerate_mdp, exact
 from internal_rl.credit.config import CreditRunConfig
@@ -47,7 +48,8 @@ def inspect_run(run: RunDir, method: str = "") -> dict[str, Any]:
 
     Over decisions, as often as they occur: `advantage`, the mean of Σ_a π |A|; `outcome_error` and `learned_error`, that
     of Σ_a π |Â − A| for the advantage Â that the run's outcomes give on average, with exact coefficients and with
-    learned ones (and exact immediate rewards): the first is what merged outcomes cost, the second what the policy sees;
+    learned ones (and immediate rewards, which original HCA learns): the first is what merged outcomes cost, the second
+    what the policy sees;
     `misled`, the share of `advantage` in decisions whose best action has no positive learned advantage.
 
     In worlds with one first state `first_policy` is π there, and `first_decision` lists its outcomes: name, mean reward,
@@ -120,10 +122,13 @@ def _inspect(
         paid = np.asarray(exact.outcome_rewards(mdp, table, found.paid))
         visits = np.asarray(exact.state_distributions(mdp, table))
         padded = [np.pad(v, ((0, 0), (0, 1), (0, 0))).swapaxes(1, 2) for v in (w, learned)]
-        expected = [
-            exact.advantage_contribution(mdp, table, found.encoding, jnp.asarray(v)) for v in padded
-        ]
-        q, v = exact.values(mdp, table)
+        outcomes, seen = (
+            np.asarray(exact.advantage_contribution(mdp, table, found.encoding, jnp.asarray(v)))
+            for v in padded
+        )
+        at_once, q = np.asarray(exact.mean_rewards(mdp)), np.asarray(exact.values(mdp, table).q)
+    if credit.method == "hca":
+        seen = seen - at_once + np.asarray(mlp(own["reward"][0], obs))
     times, paid = (np.einsum("sa,sak->sk", pi, x)[:, :-1] for x in (times, paid))
 
     share = visits[:, None] * times
@@ -132,9 +137,7 @@ def _inspect(
         "size": _mean(size, share),
         "error": _mean(error, share),
         "silent": _mean(silent, share * size),
-        **_advantages(
-            pi, visits, np.asarray(q) - np.asarray(v)[:, None], *map(np.asarray, expected)
-        ),
+        **_advantages(pi, visits, q, outcomes, seen),
     }
     starts = np.flatnonzero(mdp.start)
     if len(starts) > 1:
@@ -154,11 +157,11 @@ def _inspect(
     return {**report, "first_policy": _short(pi[start]), "first_decision": rows}
 
 
-def _advantages(
-    pi: np.ndarray, visits: np.ndarray, true: np.ndarray, outcomes: np.ndarray, learned: np.ndarray
-) -> dict[str, float | None]:
-    """What `inspect_run` says of expected advantages [S, A]."""
+def _advantages(pi: np.ndarray, visits: np.ndarray, *values: np.ndarray) -> dict[str, float | None]:
+    """What `inspect_run` says of advantages: true, with exact and with learned coefficients, each [S, A] and up to a
+    number per state, which the gradient does not see."""
     mean = lambda values: np.sum(pi * values, axis=1)  # noqa: E731
+    true, outcomes, learned = (v - mean(v)[:, None] for v in values)
     size, best = mean(np.abs(true)), true.argmax(axis=1)
     # A silent network says 0 up to rounding.
     misled = learned[np.arange(len(best)), best] < 1e-6

@@ -4,6 +4,7 @@ from types import ModuleType
 import pytest
 
 import configs
+from configs import credit
 from internal_rl.config import Config
 from internal_rl.errors import UserError
 from internal_rl.validate import validate
@@ -85,3 +86,14 @@ def test_both_methods_get_the_same_number_of_episodes(name):
     internal, raw = config.reinforce, config.raw_action
     assert (internal.method, raw.method) == ("internal", "raw_action")
     assert internal.iterations * internal.batch_size == raw.iterations * raw.batch_size
+
+
+def test_features_of_task_interleaving_learn_from_all_stored_steps():
+    found = {
+        n: credit.get(n, "cocoa_feature").credit.features
+        for n in ("cocoa-interleaving", "cocoa-length-23")
+    }
+    assert {name: features.after_end for name, features in found.items()} == {
+        "cocoa-interleaving": True,
+        "cocoa-length-23": False,  # its episodes have one length
+    }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from envs.credit import Interleaving, InterleavingParams, KeyToDoor, enumerate_mdp, exact
 from envs.credit.enumeration import enumerate_paths
-from envs.credit.mdp import is_ordered
+from envs.credit.mdp import check_mdp, is_ordered
 from tests.envs.credit.mdps import SEEDS, cyclic_mdp, random_logits, random_mdp, softmax
 from tests.internal_rl.small import all_equations
 
@@ -103,6 +103,27 @@ def all_tables(mdp, logits):
     return found, values, rewards, exact.state_distributions(mdp, policy)
 
 
+def two_ends(mdp):
+    """The same with another end, which takes a random share of what leads to the first."""
+    S, A, _ = mdp.reward_probs.shape
+    rng = np.random.default_rng(mdp.num_states)
+    moved = mdp.transition[:, :, S - 1 :] * rng.uniform(size=(S, A, 1))
+    moved[S - 1] = 0.0
+    transition = np.concatenate([mdp.transition, moved], axis=2)
+    transition[:, :, S - 1 : S] -= moved
+    last = np.zeros((1, A, S + 1))
+    last[..., S] = 1.0
+    found = mdp.replace(
+        transition=np.concatenate([transition, last]),
+        reward_probs=np.concatenate([mdp.reward_probs, mdp.reward_probs[S - 1 :]]),
+        start=np.append(mdp.start, 0.0),
+        terminal=np.append(mdp.terminal, True),
+        observations=np.concatenate([mdp.observations, mdp.observations[:1] + 1.0]),
+    )
+    check_mdp(found)
+    return found
+
+
 @FEW
 @given(seed=SEEDS)
 def test_one_pass_over_ordered_states(seed):
@@ -111,7 +132,7 @@ def test_one_pass_over_ordered_states(seed):
     with jax.enable_x64(True):
         random = random_mdp(seed, levels=3, anywhere=True)
         for mdp in (
-            random.replace(horizon=random.horizon + seed % 3),
+            two_ends(random).replace(horizon=random.horizon + seed % 3),
             enumerate_mdp(KeyToDoor(length=6), KeyToDoor(length=6).default_params),
         ):
             assert mdp.ordered
@@ -129,11 +150,17 @@ def test_one_pass_over_ordered_states(seed):
 def test_which_states_are_ordered():
     mdp = random_mdp(0, levels=3)
     assert mdp.ordered
-    back = mdp.transition.copy()
-    back[2, 0] = np.eye(mdp.num_states)[1]
-    assert not is_ordered(back, mdp.terminal)
-    back[2, 0] = np.eye(mdp.num_states)[2]
-    assert not is_ordered(back, mdp.terminal)
+    for follows in (1, 2):
+        back = mdp.transition.copy()
+        back[2, 0] = np.eye(mdp.num_states)[follows]
+        assert not is_ordered(back, mdp.terminal)
+        with pytest.raises(ValueError, match=r"ordered is True; allowed: False"):
+            check_mdp(mdp.replace(transition=back))
+    with pytest.raises(ValueError, match=r"horizon=2 is shorter than an episode"):
+        check_mdp(mdp.replace(horizon=2))
+    swap = np.zeros((3, 1, 3))  # two terminal states that follow on each other
+    swap[0, 0, 1] = swap[1, 0, 2] = swap[2, 0, 1] = 1.0
+    assert not is_ordered(swap, np.array([False, True, True]))
     assert not enumerate_mdp(Interleaving(2, 1, 1), InterleavingParams(100, 0.05)).ordered
 
 
