@@ -81,6 +81,27 @@ def cyclic_mdp(seed, states, actions, rewards=(0.0, 1.0, -2.0), horizon=150):
     return mdp
 
 
+def two_ends(mdp):
+    """The same with another end, which takes a random share of what leads to the first."""
+    S, A, _ = mdp.reward_probs.shape
+    rng = np.random.default_rng(mdp.num_states)
+    moved = mdp.transition[:, :, S - 1 :] * rng.uniform(size=(S, A, 1))
+    moved[S - 1] = 0.0
+    transition = np.concatenate([mdp.transition, moved], axis=2)
+    transition[:, :, S - 1 : S] -= moved
+    last = np.zeros((1, A, S + 1))
+    last[..., S] = 1.0
+    found = mdp.replace(
+        transition=np.concatenate([transition, last]),
+        reward_probs=np.concatenate([mdp.reward_probs, mdp.reward_probs[S - 1 :]]),
+        start=np.append(mdp.start, 0.0),
+        terminal=np.append(mdp.terminal, True),
+        observations=np.concatenate([mdp.observations, mdp.observations[:1] + 1.0]),
+    )
+    check_mdp(found)
+    return found
+
+
 def random_logits(seed, mdp, scale=1.0):
     rng = np.random.default_rng(seed + 1)
     return scale * rng.normal(size=(mdp.num_states, mdp.num_actions))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from envs.credit import Interleaving, InterleavingParams, KeyToDoor, enumerate_mdp, exact
 from envs.credit.enumeration import enumerate_paths
 from envs.credit.mdp import check_mdp, is_ordered
-from tests.envs.credit.mdps import SEEDS, cyclic_mdp, random_logits, random_mdp, softmax
+from tests.envs.credit.mdps import SEEDS, cyclic_mdp, random_logits, random_mdp, softmax, two_ends
 from tests.internal_rl.small import all_equations
 
 # Shrinking a random MDP costs minutes and makes it no simpler.
@@ -101,27 +101,6 @@ def all_tables(mdp, logits):
     policy, found, values = tables(mdp, logits, groups)
     rewards = exact.outcome_rewards(mdp, policy, exact.reward_encoding(mdp))
     return found, values, rewards, exact.state_distributions(mdp, policy)
-
-
-def two_ends(mdp):
-    """The same with another end, which takes a random share of what leads to the first."""
-    S, A, _ = mdp.reward_probs.shape
-    rng = np.random.default_rng(mdp.num_states)
-    moved = mdp.transition[:, :, S - 1 :] * rng.uniform(size=(S, A, 1))
-    moved[S - 1] = 0.0
-    transition = np.concatenate([mdp.transition, moved], axis=2)
-    transition[:, :, S - 1 : S] -= moved
-    last = np.zeros((1, A, S + 1))
-    last[..., S] = 1.0
-    found = mdp.replace(
-        transition=np.concatenate([transition, last]),
-        reward_probs=np.concatenate([mdp.reward_probs, mdp.reward_probs[S - 1 :]]),
-        start=np.append(mdp.start, 0.0),
-        terminal=np.append(mdp.terminal, True),
-        observations=np.concatenate([mdp.observations, mdp.observations[:1] + 1.0]),
-    )
-    check_mdp(found)
-    return found
 
 
 @FEW
