@@ -71,12 +71,14 @@ def pytest_configure(config: pytest.Config) -> None:
         import tests.typechecker  # noqa: F401 - the hook itself imports no more than `tests`
 
         install_import_hook(PACKAGES, "tests.typechecker.check")
-    if (
-        "INTERNAL_RL_CACHE" not in os.environ
-    ):  # or xdist's processes, which inherit it, would not share it
-        folder = tempfile.TemporaryDirectory(prefix="internal-rl-tests-")
+    if not os.environ.get("INTERNAL_RL_CACHE"):  # xdist's processes inherit it
+        # A subprocess that outlives its test may still write there at the end.
+        folder = tempfile.TemporaryDirectory(
+            prefix="internal-rl-tests-", ignore_cleanup_errors=True
+        )
         os.environ["INTERNAL_RL_CACHE"] = folder.name
         config.add_cleanup(folder.cleanup)
+        config.add_cleanup(lambda: os.environ.pop("INTERNAL_RL_CACHE"))
     from internal_rl.runs.cache import enable_compilation_cache
 
     enable_compilation_cache()

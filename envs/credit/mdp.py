@@ -223,15 +223,10 @@ def _tables(model: Model, horizon: int, cut_tolerance: float, index, states, edg
         observations=np.array([model.observe(s) for s in states], np.float64),
         terminal=terminal,
         horizon=horizon,
-        ordered=is_ordered(
-            transition, terminal
-        ),  # episodes without repeated states end in time, or are refused
+        ordered=is_ordered(transition, terminal),
     )
-    check_mdp(
-        mdp, cut_tolerance
-    )  # which also sees to it that no episode is longer than the horizon
-    ordered = is_ordered(transition, mdp.terminal)
-    return mdp.replace(ordered=ordered)  # pyright: ignore[reportAttributeAccessIssue]
+    check_mdp(mdp, cut_tolerance)  # also that no episode without repeated states is cut
+    return mdp
 
 
 def is_ordered(transition: np.ndarray, terminal: np.ndarray) -> bool:
@@ -271,7 +266,7 @@ def check_mdp(mdp: FiniteMDP, cut_tolerance: float = CUT_TOLERANCE) -> None:
         raise ValueError("terminal states must be absorbing and pay nothing")
     if mdp.ordered and not is_ordered(np.asarray(mdp.transition), terminal):
         raise ValueError(
-            "ordered is True; allowed: False, as a state is followed by an earlier one"
+            "ordered is True; allowed: False, as a state is followed by an earlier one or an end by another"
         )
     check_horizon(mdp, mdp.horizon, cut_tolerance)
 

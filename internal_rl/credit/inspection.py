@@ -121,15 +121,12 @@ def _inspect(
         times = np.asarray(exact.outcome_counts(mdp, table, found.paid))
         paid = np.asarray(exact.outcome_rewards(mdp, table, found.paid))
         visits = np.asarray(exact.state_distributions(mdp, table))
-        padded = [np.pad(v, ((0, 0), (0, 1), (0, 0))).swapaxes(1, 2) for v in (w, learned)]
-        outcomes, seen = (
-            np.asarray(exact.advantage_contribution(mdp, table, found.encoding, jnp.asarray(v)))
-            for v in padded
-        )
         at_once, q = np.asarray(exact.mean_rewards(mdp)), np.asarray(exact.values(mdp, table).q)
-    if credit.method == "hca":
-        seen = seen - at_once + np.asarray(mlp(own["reward"][0], obs))
     times, paid = (np.einsum("sa,sak->sk", pi, x)[:, :-1] for x in (times, paid))
+    believed = np.asarray(mlp(own["reward"][0], obs)) if credit.method == "hca" else at_once
+    outcomes, seen = (
+        first + np.einsum("ska,sk->sa", v, paid) for first, v in ((at_once, w), (believed, learned))
+    )
 
     share = visits[:, None] * times
     size, error = (np.einsum("sa,ska->sk", pi, np.abs(v)) for v in (w, learned - w))
