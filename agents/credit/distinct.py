@@ -54,18 +54,18 @@ def evaluate_distinct(
         )
         if any(jax.tree.leaves(batched[0])):
             return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
-        keys = inputs
-        if separable:
-            inputs, keys = _split(inputs, separable.inputs)
-        entries = jax.tree.leaves(inputs)[0].shape[0]
-        shape = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], inputs))
+        keys, take = _entries(inputs, separable)
+        place = jnp.zeros(_count(keys), jnp.int32)
+        shape = jax.eval_shape(lambda: function(params, take(0)))
+        found = jnp.zeros((*place.shape, *shape.shape), shape.dtype)
 
-        def fill(found: Array, one: Any, same: Array) -> Array:
-            mask = same.reshape(entries, *(1 for _ in shape.shape))
-            return jnp.where(mask, function(params, one)[None], found)
+        def fill(carry: Any, index: Array, same: Array) -> Any:
+            found, place, done = carry
+            found = found.at[done].set(function(params, take(index)))
+            return found, jnp.where(same, done, place), done + 1
 
-        found = jnp.zeros((entries, *shape.shape), shape.dtype)
-        found = _for_each_distinct(keys, inputs, found, fill)
+        found, place, _ = _for_each_distinct(keys, (found, place, jnp.int32(0)), fill)
+        found = found[place]
         return _join(found, size, separable.output) if separable else found, True
 
     return once
@@ -95,20 +95,19 @@ def distinct_value_and_grad(
 
         return jax.value_and_grad(total, has_aux=has_aux)(params)
 
-    keys = inputs
+    keys, take = _entries(inputs, separable)
     if separable:
-        inputs, keys = _split(inputs, separable.inputs)
         weights = _columns(weights, separable.output)
     gradient = jax.value_and_grad(loss, has_aux=has_aux)
 
-    def add(total: Any, one: Any, same: Array) -> Any:
+    def add(total: Any, index: Array, same: Array) -> Any:
         merged = jax.tree.map(lambda w: jnp.tensordot(same.astype(w.dtype), w, axes=1), weights)
-        return jax.tree.map(jnp.add, total, gradient(params, one, merged))
+        return jax.tree.map(jnp.add, total, gradient(params, take(index), merged))
 
-    first = jax.tree.map(lambda x: x[0], (inputs, weights))
-    shapes = jax.eval_shape(gradient, params, *first)
+    first = jax.tree.map(lambda w: w[0], weights)
+    shapes = jax.eval_shape(lambda: gradient(params, take(0), first))
     start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return _for_each_distinct(keys, inputs, start, add)
+    return _for_each_distinct(keys, start, add)
 
 
 def distinct_fit_step(
@@ -126,44 +125,53 @@ def distinct_fit_step(
 
 
 def _for_each_distinct(
-    keys: Any, inputs: Any, carry: Any, body: Callable[[Any, Any, Bool[Array, " B"]], Any]
+    keys: Any, carry: Any, body: Callable[[Any, Array, Bool[Array, " B"]], Any]
 ) -> Any:
-    """`carry = body(carry, one, same)` for every entry of inputs with a distinct key; `same` marks those
-    with the same key."""
+    """`carry = body(carry, index, same)` for the first entry of every distinct key; `same` marks those with
+    the same key."""
 
     def step(state: tuple[Array, Any]) -> tuple[Array, Any]:
         left, carry = state
         index = jnp.argmax(left)
-        key, one = jax.tree.map(lambda x: x[index], (keys, inputs))
+        key = jax.tree.map(lambda x: x[index], keys)
         # Entries that are not numbers differ from themselves, and must not be left for ever.
         same = (jnp.arange(left.shape[0]) == index) | (left & _equal(keys, key))
-        return left & ~same, body(carry, one, same)
+        return left & ~same, body(carry, index, same)
 
-    left = jnp.ones(jax.tree.leaves(keys)[0].shape[0], bool)
+    left = jnp.ones(_count(keys), bool)
     return jax.lax.while_loop(lambda state: jnp.any(state[0]), step, (left, carry))[1]
 
 
-def _split(
-    inputs: tuple[Array, ...], axes: tuple[int | None, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
-    """Inputs of B × K single outcomes from those of B entries with K outcomes each, and keys for them.
+def _entries(inputs: Any, separable: Separable | None) -> tuple[Any, Callable[[int | Array], Any]]:
+    """Keys of the entries to evaluate, and index -> one entry: B inputs, or, of separable functions, B × K
+    inputs with one outcome each.
 
-    Keys are numbers: to compare all inputs with each distinct one would cost more than a small network.
+    Their keys are numbers: to compare all inputs with each distinct one would cost more than a small network.
     """
-    paired = tuple(zip(inputs, axes, strict=True))
-    outcomes = next(x.shape[axis + 1] for x, axis in paired if axis is not None)
-    repeat = lambda x: jnp.repeat(x, outcomes, axis=0)  # noqa: E731
-    split = tuple(repeat(x) if axis is None else _columns(x, axis) for x, axis in paired)
-    own = tuple(x for x, axis in zip(split, axes, strict=True) if axis is not None)
+    if separable is None:
+        return inputs, lambda index: jax.tree.map(lambda x: x[index], inputs)
+    paired = tuple(zip(inputs, separable.inputs, strict=True))
+    # Inputs that outcomes share are not repeated for each of them, which would take more time than they do.
+    paired = tuple((x if axis is None else _columns(x, axis), axis) for x, axis in paired)
+    own = tuple(x for x, axis in paired if axis is not None)
     shared = tuple(x for x, axis in paired if axis is None)
-    return split, (repeat(_numbers(shared)), _numbers(own))
+    outcomes = _count(own) // _count(shared)
+
+    def take(index: int | Array) -> Any:
+        return tuple(x[index // outcomes if axis is None else index] for x, axis in paired)
+
+    return (jnp.repeat(_numbers(shared), outcomes), _numbers(own)), take
+
+
+def _count(inputs: Any) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
 
 
 def _numbers(inputs: Any) -> Int[Array, " B"]:
     """One number for each entry, the same for equal ones."""
-    index = jnp.arange(jax.tree.leaves(inputs)[0].shape[0])
+    number = jnp.zeros(_count(inputs), int)
     return _for_each_distinct(
-        inputs, index, jnp.zeros_like(index), lambda found, one, same: jnp.where(same, one, found)
+        inputs, number, lambda number, index, same: jnp.where(same, index, number)
     )
 
 

@@ -198,12 +198,15 @@ def contrastive_loss(
 # Outcomes of one trajectory, by encoding.
 
 
-def state_outcomes(trajectory: Trajectory) -> Outcomes:
-    """U = S': every step is its own outcome, K = T."""
-    steps = trajectory.action.shape[0]
-    return Outcomes(
-        vectors=trajectory.obs[:-1], member=jnp.eye(steps, dtype=trajectory.reward.dtype)
-    )
+def state_outcomes(trajectory: Trajectory, mask_zero_reward: bool = False) -> Outcomes:
+    """U = S': every step is its own outcome, K = T; with `mask_zero_reward` only those that pay are one."""
+    steps, dtype = trajectory.obs[:-1], trajectory.reward.dtype
+    use = jnp.ones_like(trajectory.reward, bool)
+    if mask_zero_reward:
+        use = (trajectory.alive > 0) & (trajectory.reward != 0.0)
+    # Places of other steps repeat a vector, which `agents.credit.distinct` evaluates once.
+    vectors = jnp.where(use[:, None], steps, steps[jnp.argmax(use)][None])
+    return Outcomes(vectors=vectors, member=jnp.diag(use.astype(dtype)))
 
 
 def reward_outcomes(

@@ -118,12 +118,13 @@ def hindsight_model(
     reward_optimizer = adamw(config.model_rate)
     values = tuple(v for v in spec.reward_values if v != 0.0)
     with_reward_model = config.method == "hca"
-    all_pairs = config.method in ("hca", "hca_plus")
+    of_states = config.method in ("hca", "hca_plus")
     counts_successors = config.hindsight_loss == "successor"
     feature = config.features
-    # Codes differ between episodes, and there are fewer than `max_outcomes`. Rewards are the same ones
-    # everywhere, and cheaper all at once.
-    separable = Separable((None, 0, None), 1) if config.method == "cocoa_feature" else None
+    # Codes differ between episodes, and there are fewer than `max_outcomes`; of states that pay there are
+    # fewer than steps. Rewards are the same ones everywhere, and cheaper all at once.
+    few = config.method == "cocoa_feature" or (of_states and config.mask_zero_reward)
+    separable = Separable((None, 0, None), 1) if few else None
 
     def bits(state: Any, obs: Array, action: Array) -> Array:
         found = features(state["features"], obs, action, feature.threshold, feature.binary)
@@ -138,7 +139,7 @@ def hindsight_model(
             codes = bits(state, trajectory.obs[:-1], trajectory.action)
             limit = min(feature.max_outcomes, trajectory.action.shape[0])
             return hindsight.code_outcomes(trajectory, codes, limit, config.mask_zero_reward)
-        return hindsight.state_outcomes(trajectory)
+        return hindsight.state_outcomes(trajectory, config.mask_zero_reward)
 
     outcome_dim = {
         "cocoa_reward": len(values) if config.mask_zero_reward else len(spec.reward_values),
@@ -150,7 +151,7 @@ def hindsight_model(
 
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
         obs, vectors, log_policy = seen
-        if all_pairs:
+        if of_states and vectors.shape[0] == obs.shape[0]:  # not one outcome by itself
             return hindsight.hypernetwork_of_later(params, obs, log_policy)
         return hindsight.hypernetwork(params, obs, vectors, log_policy)
 

@@ -131,6 +131,17 @@ def test_distinct_codes():
     assert int(hindsight.unmatched(t, few)) == 1
 
 
+def test_states_that_pay_are_the_outcomes():
+    t = trajectory([0.0, 1.0, 0.0, 2.0, 5.0], done_at=4)
+    found = hindsight.state_outcomes(t, mask_zero_reward=True)
+    np.testing.assert_array_equal(found.member, np.diag([0, 1, 0, 1, 0]))
+    # Others repeat one of them, so that each is evaluated once.
+    np.testing.assert_array_equal(found.vectors, t.obs[np.array([1, 1, 1, 3, 1])])
+    every = hindsight.state_outcomes(t)
+    np.testing.assert_array_equal(every.member, np.eye(5))
+    np.testing.assert_array_equal(every.vectors, t.obs[:-1])
+
+
 def test_reward_classes_cost_what_pairs_give():
     """T × K with reward classes gives the table of T × T pairs of the same network."""
     t = trajectory([0.0, 1.0, 2.0, 1.0, 2.0])
