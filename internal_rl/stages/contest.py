@@ -6,6 +6,7 @@ C. After `select_steps` the one with the lowest running loss moves into slot 0, 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -48,54 +49,52 @@ def make_update(update_one: Update, select_steps: int) -> Callable:
     afterwards.
     """
 
-    def everyone(state: ContestState, frozen: Any) -> tuple[ContestState, dict]:
+    def update(state: ContestState, frozen: Any) -> tuple[ContestState, dict]:
         count = state.loss.shape[0]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(state.key, jnp.arange(count))
+        lasts = state.step < select_steps
 
-        def one(candidate):
-            return update_one(TrainState(state.step, *candidate), frozen)
+        def one(candidate: jax.Array, candidates: tuple) -> tuple[TrainState, dict]:
+            own = _take(candidates, candidate)
+            key = jax.random.fold_in(state.key, candidate)
+            return update_one(TrainState(state.step, key, *own), frozen)
 
-        # One after the other: batched products of small matrices cost a CPU twice as much.
-        new, metrics = jax.lax.map(one, (keys, state.params, state.opt_state))
+        def step(candidate: jax.Array, carry: tuple) -> tuple:
+            candidates, metrics = carry
+            new, found = one(candidate, candidates)
+            found = (new.params, new.opt_state), found
+            return _put((candidates, metrics), candidate, found)
+
+        # One after the other: batched products of small matrices cost a CPU twice as much. And in one loop of as many
+        # rounds as there are candidates left: a choice between two would compile the step twice, and vmapped do both.
+        candidates = state.params, state.opt_state
+        shapes = jax.eval_shape(one, jnp.int32(0), candidates)[1]
+        metrics = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+        rounds = jnp.where(lasts, count, 1)
+        candidates, metrics = jax.lax.fori_loop(0, rounds, step, (candidates, metrics))
+
         loss = MEMORY * state.loss + (1.0 - MEMORY) * metrics["loss"]
         loss = jnp.where(jnp.isnan(state.loss), metrics["loss"], loss)
-        ahead = jnp.argmin(loss)
-        metrics = jax.tree.map(lambda x: x[ahead], metrics)
+        loss = jnp.where(lasts, loss, state.loss)
+        ahead = jnp.where(lasts, jnp.argmin(loss), 0)
         decided = state.step + 1 == select_steps
 
-        def winner_first(x: jax.Array) -> jax.Array:
-            return x.at[0].set(jnp.where(decided, x[ahead], x[0]))
-
-        new = ContestState(
-            state.step + 1,
-            state.key,
-            jax.tree.map(winner_first, new.params),
-            jax.tree.map(winner_first, new.opt_state),
-            loss,
-        )
+        first = jnp.where(decided, ahead, 0)
+        params, opt_state = _put(candidates, 0, _take(candidates, first))
+        metrics = _take(metrics, ahead)
+        new = ContestState(state.step + 1, state.key, params, opt_state, loss)
         return new, metrics | {"candidate": ahead.astype(loss.dtype)}
 
-    def winner(state: ContestState, frozen: Any) -> tuple[ContestState, dict]:
-        key = jax.random.fold_in(state.key, 0)
-        params, opt_state = jax.tree.map(lambda x: x[0], (state.params, state.opt_state))
-        one, metrics = update_one(TrainState(state.step, key, params, opt_state), frozen)
-
-        def into_first(old: Any, new: Any) -> Any:
-            return jax.tree.map(lambda x, y: x.at[0].set(y), old, new)
-
-        new = ContestState(
-            one.step,
-            state.key,
-            into_first(state.params, one.params),
-            into_first(state.opt_state, one.opt_state),
-            state.loss,
-        )
-        return new, metrics | {"candidate": jnp.zeros_like(state.loss[0])}
-
-    def update(state: ContestState, frozen: Any) -> tuple[ContestState, dict]:
-        return jax.lax.cond(state.step < select_steps, everyone, winner, state, frozen)
-
     return update
+
+
+def _take(tree: Any, index: jax.Array | int) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+
+
+def _put(tree: Any, index: jax.Array | int, entry: Any) -> Any:
+    # Plain indexing would allow for wrong ones, in as many instructions as the training step has.
+    put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+    return jax.tree.map(lambda x, y: put(x, y), tree, entry)
 
 
 def winner_of(params: Params) -> Params:
