@@ -151,7 +151,7 @@ def _entries(inputs: Any, separable: Separable | None) -> tuple[Any, Callable[[i
     if separable is None:
         return inputs, lambda index: jax.tree.map(lambda x: x[index], inputs)
     paired = tuple(zip(inputs, separable.inputs, strict=True))
-    # Inputs that outcomes share are not repeated for each of them, which would take more time than they do.
+    # Inputs that outcomes share are not repeated for each: the copies would cost more than the network.
     paired = tuple((x if axis is None else _columns(x, axis), axis) for x, axis in paired)
     own = tuple(x for x, axis in paired if axis is not None)
     shared = tuple(x for x, axis in paired if axis is None)

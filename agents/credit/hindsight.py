@@ -199,12 +199,15 @@ def contrastive_loss(
 
 
 def state_outcomes(trajectory: Trajectory, mask_zero_reward: bool = False) -> Outcomes:
-    """U = S': every step is its own outcome, K = T; with `mask_zero_reward` only those that pay are one."""
+    """U = S': every step is its own outcome, K = T; with `mask_zero_reward` only steps that pay are outcomes.
+
+    Outcome k shows the observation of step k, unless it has no member.
+    """
     steps, dtype = trajectory.obs[:-1], trajectory.reward.dtype
     use = jnp.ones_like(trajectory.reward, bool)
     if mask_zero_reward:
         use = (trajectory.alive > 0) & (trajectory.reward != 0.0)
-    # Places of other steps repeat a vector, which `agents.credit.distinct` evaluates once.
+    # Outcomes without a member repeat a vector, which `agents.credit.distinct` evaluates once.
     vectors = jnp.where(use[:, None], steps, steps[jnp.argmax(use)][None])
     return Outcomes(vectors=vectors, member=jnp.diag(use.astype(dtype)))
 

@@ -121,8 +121,8 @@ def hindsight_model(
     of_states = config.method in ("hca", "hca_plus")
     counts_successors = config.hindsight_loss == "successor"
     feature = config.features
-    # Codes differ between episodes, and there are fewer than `max_outcomes`; of states that pay there are
-    # fewer than steps. Rewards are the same ones everywhere, and cheaper all at once.
+    # Codes differ between episodes, and there are fewer than `max_outcomes`; states that pay are fewer than
+    # steps, or cost no more. Rewards are the same ones everywhere, and cheaper all at once.
     few = config.method == "cocoa_feature" or (of_states and config.mask_zero_reward)
     separable = Separable((None, 0, None), 1) if few else None
 
@@ -151,7 +151,7 @@ def hindsight_model(
 
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
         obs, vectors, log_policy = seen
-        if of_states and vectors.shape[0] == obs.shape[0]:  # not one outcome by itself
+        if of_states and vectors.shape[0] > 1:  # all steps, not one outcome by itself
             return hindsight.hypernetwork_of_later(params, obs, log_policy)
         return hindsight.hypernetwork(params, obs, vectors, log_policy)
 

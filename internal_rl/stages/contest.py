@@ -75,7 +75,8 @@ def make_update(update_one: Update, select_steps: int) -> Callable:
         loss = MEMORY * state.loss + (1.0 - MEMORY) * metrics["loss"]
         loss = jnp.where(jnp.isnan(state.loss), metrics["loss"], loss)
         loss = jnp.where(lasts, loss, state.loss)
-        ahead = jnp.where(lasts, jnp.argmin(loss), 0)
+        # A loss that is no number is the lowest to argmin.
+        ahead = jnp.where(lasts, jnp.argmin(jnp.where(jnp.isnan(loss), jnp.inf, loss)), 0)
         decided = state.step + 1 == select_steps
 
         first = jnp.where(decided, ahead, 0)
@@ -88,13 +89,13 @@ def make_update(update_one: Update, select_steps: int) -> Callable:
 
 
 def _take(tree: Any, index: jax.Array | int) -> Any:
+    # For every leaf x[i] would allow for an index that is negative or too large, which about doubles the program.
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
 
 
 def _put(tree: Any, index: jax.Array | int, entry: Any) -> Any:
-    # Plain indexing would allow for wrong ones, in as many instructions as the training step has.
     put = partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
-    return jax.tree.map(lambda x, y: put(x, y), tree, entry)
+    return jax.tree.map(put, tree, entry)
 
 
 def winner_of(params: Params) -> Params:

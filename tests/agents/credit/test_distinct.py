@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.credit import CreditConfig, WorldSpec, make_model
+from agents.credit import CreditConfig, WorldSpec, hindsight, make_model
 from agents.credit.distinct import Separable, distinct_value_and_grad, evaluate_distinct
 from agents.credit.features import features_init
 from tests.agents.credit.paths import trajectory
@@ -109,6 +109,40 @@ def test_each_distinct_outcome_once(shown, coded):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_seeds_with_batches_of_their_own():
+    """Vmapped, each has as many distinct outcomes as it has."""
+    rng = np.random.default_rng(0)
+    obs = jnp.asarray(rng.normal(size=(2, 5, 3)), jnp.float32)[np.array([[0, 0, 1], [0, 0, 0]])]
+    codes = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    codes = codes[np.array([[[0, 1], [2, 3], [1, 0]], [[2, 2], [2, 2], [2, 2]]])]
+    many = jnp.stack([PARAMS, -PARAMS])
+    seeds = lambda f: jax.jit(jax.vmap(jax.vmap(f, (None, 0))))(many, (obs, codes))  # noqa: E731
+    found = seeds(evaluate_distinct(of_outcomes, SEPARABLE))
+    np.testing.assert_allclose(found, seeds(of_outcomes), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["hca", "hca_plus"])
+def test_masked_hca_evaluates_the_states_that_pay(monkeypatch, method):
+    calls, plain = [], hindsight.hypernetwork
+
+    def counted(*args):
+        jax.debug.callback(lambda: calls.append(1))
+        return plain(*args)
+
+    monkeypatch.setattr(hindsight, "hypernetwork", counted)
+    config = CreditConfig(method=method, hindsight_width=8, value_width=8)
+    model = make_model(config, WorldSpec(obs_dim=4, num_actions=3, reward_values=(0.0, 1.0, 2.0)))
+    # Episodes 0 and 2 show the same states, of which they are paid in the second and fourth, and the second.
+    together = episodes([[0, 1, 0, 2, 0], [1, 0, 0, 0, 1], [0, 2, 0, 0, 0]])
+    state = model.init(jax.random.key(0))
+    table = lambda t: model.table(state, t, jax.random.key(2))  # noqa: E731
+    jax.block_until_ready(jax.jit(jax.vmap(table))(together))
+    jax.effects_barrier()
+    assert len(calls) == 2 + 2
+    _, metrics = model.update(state, together, log_policy, jax.random.key(1))
+    assert metrics["outcomes"] == pytest.approx(5 / 3)
+
+
 def test_numbers_that_are_none_end_the_loop():
     inputs = batch([0, 1, 1])
     inputs["x"] = inputs["x"].at[1].set(jnp.nan)
@@ -123,6 +157,7 @@ def test_numbers_that_are_none_end_the_loop():
         ("cocoa_reward", {}),
         ("cocoa_reward", {"hindsight_loss": "contrastive"}),
         ("cocoa_feature", {}),
+        ("hca_plus", {}),
         ("hca_plus", {"mask_zero_reward": False}),
         ("hca", {}),
         ("hca_return", {}),

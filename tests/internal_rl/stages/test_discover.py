@@ -17,7 +17,7 @@ from internal_rl.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.run_dir import create, open_run
-from internal_rl.stages import contest, discover
+from internal_rl.stages import discover
 from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
     SMOKE,
@@ -189,47 +189,6 @@ def test_kl_schedule():
     falling = dataclasses.replace(tail, tail_kl_decay_steps=9)
     steps, expected = (100, 154, 155, 158, 161, 164, 169), (1.1, 2.0, 2.0, 1.0, 0.5, 0.25, 0.25)
     np.testing.assert_allclose([weight(falling, step) for step in steps], expected, rtol=1e-6)
-
-
-CONTEST = changed(
-    SMOKE,
-    discover={"steps": 6, "candidates": 3, "select_steps": 4},
-)
-
-
-def test_of_several_candidates_the_one_with_the_lowest_loss_goes_on():
-    """Against candidates that train alone, on the keys that they have in the contest."""
-    base = base_params()
-    update, alone = updater(CONTEST), updater(SMOKE)
-    state = init(CONTEST, KEY, base)
-    starts = jax.random.split(KEY, 3)
-    singles = []
-    for c in range(3):
-        single = init(SMOKE, starts[c], base)
-        singles.append(single.replace(key=jax.random.fold_in(KEY, c)))
-    running, shown = np.full(3, np.nan), []
-    for _ in range(4):
-        state, metrics = update(state, base)
-        results = [alone(single, base) for single in singles]
-        singles = [single for single, _ in results]
-        losses = np.array([float(m["loss"]) for _, m in results])
-        running = np.where(np.isnan(running), losses, 0.99 * running + 0.01 * losses)
-        shown.append(int(metrics["candidate"]))
-        assert shown[-1] == running.argmin()
-        assert_close(metrics["loss"], losses[running.argmin()])
-    best = int(running.argmin())
-    found = contest.winner_of(state.params)
-    jax.tree.map(assert_close, found, singles[best].params)
-    # From here on it trains alone, and the others stay as they are.
-    others = jax.tree.map(lambda x: np.asarray(x[1:]), state.params)
-    single = singles[best].replace(key=jax.random.fold_in(KEY, 0))
-    for _ in range(2):
-        state, metrics = update(state, base)
-        single, expected = alone(single, base)
-        assert metrics["candidate"] == 0
-        assert_close(metrics["loss"], expected["loss"])
-    jax.tree.map(assert_close, contest.winner_of(state.params), single.params)
-    assert_trees_equal(jax.tree.map(lambda x: np.asarray(x[1:]), state.params), others)
 
 
 # All that the laptop preset adds to the paper's discovery.
