@@ -1,5 +1,7 @@
 """Equal inputs of a batch are evaluated once, with the results of evaluating each."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,24 +22,56 @@ def network(params, inputs):
 
 
 def batch(picks):
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
-    return {"x": x[jnp.asarray(picks)], "y": jnp.asarray(picks, jnp.float32)[:, None] % 2}
+    x = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    y = np.array(picks, np.float32)[:, None] % 2
+    return {"x": jnp.asarray(x[np.array(picks)]), "y": jnp.asarray(y)}
+
+
+CALLS = []
+
+
+def counted(function):
+    def call(*args):
+        jax.debug.callback(lambda: CALLS.append(1))
+        return function(*args)
+
+    return call
+
+
+def calls_of(function, *args):
+    """What a function returns, and how often it called what is `counted`."""
+    CALLS.clear()
+    found = jax.block_until_ready(function(*args))
+    jax.effects_barrier()
+    return found, len(CALLS)
+
+
+# Compiled once for all examples.
+of_each = jax.jit(jax.vmap(network, (None, 0)))
+of_distinct = jax.jit(jax.vmap(evaluate_distinct(counted(network)), (None, 0)))
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=5, max_size=5))
 def test_each_distinct_input_once(picks):
-    inputs, calls = batch(picks), []
+    inputs = batch(picks)
+    found, calls = calls_of(of_distinct, PARAMS, inputs)
+    assert calls == len(set(picks))
+    np.testing.assert_allclose(found, of_each(PARAMS, inputs), rtol=1e-6)
 
-    def counted(params, inputs):
-        jax.debug.callback(lambda: calls.append(1))
-        return network(params, inputs)
 
-    found = jax.jit(jax.vmap(evaluate_distinct(counted), (None, 0)))(PARAMS, inputs)
-    jax.effects_barrier()
-    assert len(calls) == len(set(picks))
-    expected = jax.vmap(network, (None, 0))(PARAMS, inputs)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+def loss(params, inputs, weights):
+    y = network(params, inputs)
+    return jnp.sum(weights["w"] * y**2) + weights["b"] * y[0]
+
+
+def sum_and_grad(loss):
+    """Value and gradient of the sum, over a batch that is not shared."""
+    return jax.jit(jax.value_and_grad(lambda p, x, w: jax.vmap(loss, (None, 0, 0))(p, x, w).sum()))
+
+
+loss_of_each = sum_and_grad(loss)
+loss_of_distinct = jax.jit(partial(distinct_value_and_grad, loss))
 
 
 @settings(max_examples=20, deadline=None)
@@ -46,14 +80,8 @@ def test_gradient_is_that_of_the_sum(picks, seed):
     inputs = batch(picks)
     rng = np.random.default_rng(seed)
     weights = {"w": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32), "b": jnp.arange(4.0)}
-
-    def loss(params, inputs, weights):
-        y = network(params, inputs)
-        return jnp.sum(weights["w"] * y**2) + weights["b"] * y[0]
-
-    value, gradient = jax.jit(lambda p: distinct_value_and_grad(loss, p, inputs, weights))(PARAMS)
-    total = lambda p: jax.vmap(loss, (None, 0, 0))(p, inputs, weights).sum()  # noqa: E731
-    expected, slope = jax.value_and_grad(total)(PARAMS)
+    value, gradient = loss_of_distinct(PARAMS, inputs, weights)
+    expected, slope = loss_of_each(PARAMS, inputs, weights)
     np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5)
 
@@ -76,36 +104,34 @@ def of_outcomes(params, inputs):
     return jnp.tanh(obs[:, None] * params[None, None] + outcomes[None])[..., :2]
 
 
+def loss_of_outcomes(params, inputs, weights):
+    return jnp.sum(weights * of_outcomes(params, inputs))
+
+
+outcomes_of_each = jax.jit(jax.vmap(of_outcomes, (None, 0)))
+distinct_outcomes = jax.jit(jax.vmap(evaluate_distinct(counted(of_outcomes), SEPARABLE), (None, 0)))
+outcome_losses_of_each = sum_and_grad(loss_of_outcomes)
+distinct_outcome_losses = jax.jit(
+    partial(distinct_value_and_grad, loss_of_outcomes, separable=SEPARABLE)
+)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.integers(0, 1), min_size=4, max_size=4),
     st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=4, max_size=4),
 )
 def test_each_distinct_outcome_once(shown, coded):
-    rng, calls = np.random.default_rng(0), []
-    obs = jnp.asarray(rng.normal(size=(2, 5, 3)), jnp.float32)[jnp.asarray(shown)]
-    codes = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)[jnp.asarray(coded)]
+    rng = np.random.default_rng(0)
+    obs = jnp.asarray(rng.normal(size=(2, 5, 3))[np.array(shown)], jnp.float32)
+    codes = jnp.asarray(rng.normal(size=(4, 3))[np.array(coded)], jnp.float32)
     weights = jnp.asarray(rng.normal(size=(4, 5, 3, 2)), jnp.float32)
-
-    def counted(params, inputs):
-        jax.debug.callback(lambda: calls.append(1))
-        return of_outcomes(params, inputs)
-
-    once = jax.jit(jax.vmap(evaluate_distinct(counted, SEPARABLE), (None, 0)))
-    found = once(PARAMS, (obs, codes))
-    jax.effects_barrier()
-    assert len(calls) == len({(s, c) for s, row in zip(shown, coded, strict=True) for c in row})
-    expected = jax.vmap(of_outcomes, (None, 0))(PARAMS, (obs, codes))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-    def loss(params, inputs, weights):
-        return jnp.sum(weights * of_outcomes(params, inputs))
-
-    total = lambda p: jax.vmap(loss, (None, 0, 0))(p, (obs, codes), weights).sum()  # noqa: E731
-    ours = distinct_value_and_grad(loss, PARAMS, (obs, codes), weights, separable=SEPARABLE)
-    for one, other in zip(
-        jax.tree.leaves(ours), jax.tree.leaves(jax.value_and_grad(total)(PARAMS)), strict=True
-    ):
+    found, calls = calls_of(distinct_outcomes, PARAMS, (obs, codes))
+    assert calls == len({(s, c) for s, row in zip(shown, coded, strict=True) for c in row})
+    np.testing.assert_allclose(found, outcomes_of_each(PARAMS, (obs, codes)), rtol=1e-6)
+    ours = distinct_outcome_losses(PARAMS, (obs, codes), weights)
+    expected = outcome_losses_of_each(PARAMS, (obs, codes), weights)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -123,24 +149,16 @@ def test_seeds_with_batches_of_their_own():
 
 @pytest.mark.parametrize("method", ["hca", "hca_plus"])
 def test_masked_hca_evaluates_the_states_that_pay(monkeypatch, method):
-    calls, plain = [], hindsight.hypernetwork
-
-    def counted(*args):
-        jax.debug.callback(lambda: calls.append(1))
-        return plain(*args)
-
-    monkeypatch.setattr(hindsight, "hypernetwork", counted)
+    monkeypatch.setattr(hindsight, "hypernetwork", counted(hindsight.hypernetwork))
     config = CreditConfig(method=method, hindsight_width=8, value_width=8)
     model = make_model(config, WorldSpec(obs_dim=4, num_actions=3, reward_values=(0.0, 1.0, 2.0)))
     # Episodes 0 and 2 show the same states, of which they are paid in the second and fourth, and the second.
     together = episodes([[0, 1, 0, 2, 0], [1, 0, 0, 0, 1], [0, 2, 0, 0, 0]])
     state = model.init(jax.random.key(0))
     table = lambda t: model.table(state, t, jax.random.key(2))  # noqa: E731
-    jax.block_until_ready(jax.jit(jax.vmap(table))(together))
-    jax.effects_barrier()
-    assert len(calls) == 2 + 2
-    _, metrics = model.update(state, together, log_policy, jax.random.key(1))
-    assert metrics["outcomes"] == pytest.approx(5 / 3)
+    assert calls_of(jax.jit(jax.vmap(table)), together)[1] == 2 + 2
+    learn = jax.jit(lambda batch: model.update(state, batch, log_policy, jax.random.key(1)))
+    assert learn(together)[1]["outcomes"] == pytest.approx(5 / 3)
 
 
 def test_numbers_that_are_none_end_the_loop():
