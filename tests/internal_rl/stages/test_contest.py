@@ -111,8 +111,8 @@ def test_a_loss_that_is_not_a_number_never_wins(broken):
     assert np.isfinite(contest.winner_of(found[-1][0].params)["w"]).all()
 
 
-def test_training_stops_where_all_losses_are_not_numbers():
-    """Their loss is what the metrics show, which the training loop refuses."""
+def test_where_no_loss_is_a_number_the_metrics_are_none():
+    """The training loop stops at such a loss."""
     state = contest.init(init_one, jax.random.key(0), COUNT)
     params = {"w": jnp.full_like(state.params["w"], jnp.nan)}
     found = play(update, replace(state, params=params), 1)
