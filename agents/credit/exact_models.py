@@ -139,18 +139,18 @@ def _value_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
 
 def _return_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
     support, units = exact.return_support(mdp)
+    spacing = float(support[1] - support[0]) if len(support) > 1 else 1.0  # of a lattice
     counterfactual = config.method == "counterfactual_return"
 
     def compute(policy: Array) -> Array:
         returns = exact.return_distribution(mdp, policy, support, units)
-        return jnp.swapaxes(exact.contribution_ratio(returns, policy), 1, 2)  # [S, Z, A]
+        return exact.contribution_ratio(returns, policy)  # [S, A, Z]
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         states = state_index(mdp, trajectory.obs[:-1])
         z = estimators.returns_to_go(trajectory)
-        lattice = jnp.asarray(support, z.dtype)
-        nearest = jnp.argmin(jnp.abs(z[:, None] - lattice[None]), axis=1)
-        ratio = state["model"][states, nearest]
+        nearest = jnp.clip(jnp.round((z - support[0]) / spacing), 0, len(support) - 1)
+        ratio = state["model"][states, :, nearest.astype(jnp.int32)]
         # Rounding may leave a taken action without probability; its term is then dropped.
         ratio = jnp.where(ratio > 0, ratio, 1.0)
         function = estimators.counterfactual_return if counterfactual else estimators.hca_return
@@ -159,13 +159,13 @@ def _return_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
     def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
         z = jnp.asarray(support, policy.dtype)
         returns = exact.return_distribution(mdp, policy, support, units)
-        ratio = jnp.swapaxes(state["model"], 1, 2)
+        ratio = state["model"]
         if counterfactual:
             return exact.advantage_counterfactual_return(returns, policy, z, ratio)
         inverse = jnp.where(ratio > 0, 1.0 / jnp.where(ratio > 0, ratio, 1.0), 0.0)
         return exact.advantage_hca_return(returns, z, inverse)
 
-    shape = (mdp.num_states, len(support), mdp.num_actions)
+    shape = (mdp.num_states, mdp.num_actions, len(support))
     return _model(config, mdp, compute, shape, table, expected)
 
 
@@ -179,7 +179,9 @@ def _model(
 ) -> CreditModel:
     def init(key: PRNGKeyArray) -> Any:
         kind = jnp.asarray(mdp.start).dtype
-        noise = 1.0 + config.perturbation * jax.random.normal(key, shape, kind)
+        # The tables of returns are larger than a core's cache, so none is kept that is not needed.
+        size = shape if config.perturbation > 0 else ()
+        noise = 1.0 + config.perturbation * jax.random.normal(key, size, kind)
         return {"model": jnp.zeros(shape, kind), "noise": noise}
 
     def update(state: Any, batch: Trajectory | None, policy: LogPolicy, key: PRNGKeyArray):

@@ -139,10 +139,13 @@ def make_update(
             world.env, env_params, acting, keys[0], world.horizon, config.batch_size
         )
         trained, credit, metrics, entropy = learn(state.policy, state.credit, batch, keys[1:])
-        learning = state.step >= burn_in
-        keep = lambda new, old: jax.tree.map(  # noqa: E731
-            lambda n, o: jnp.where(learning, n, o), new, old
-        )
+        if burn_in > 0:
+            learning = state.step >= burn_in
+            trained, credit = jax.tree.map(
+                lambda new, old: jnp.where(learning, new, old),
+                (trained, credit),
+                (state.policy, state.credit),
+            )
         metrics = {
             **metrics,
             "return": jnp.mean(jnp.sum(batch.reward, axis=1)),
@@ -151,8 +154,8 @@ def make_update(
         }
         state = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
             step=state.step + 1,
-            policy=keep(trained, state.policy),
-            credit=keep(credit, state.credit),
+            policy=trained,
+            credit=credit,
         )
         return state, metrics
 

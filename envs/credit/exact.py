@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
 
 from envs.credit.mdp import REWARD_DECIMALS, FiniteMDP
 
@@ -255,27 +256,51 @@ def return_distribution(
     mdp: FiniteMDP, policy: Float[Array, "S A"], support: np.ndarray, units: np.ndarray
 ) -> Float[Array, "S A Z"]:
     """p(Z_0 = z | S_0 = s, A_0 = a) on the lattice of `return_support`."""
-    transition = jnp.asarray(mdp.transition)
     zero, size = int(np.argmin(np.abs(support))), len(support)
-    source = np.arange(size)[None, :] - units[:, None]  # [R, Z]
-    inside = jnp.asarray((source >= 0) & (source < size))
-    source = jnp.asarray(np.clip(source, 0, size - 1))
+    (following, probs), rewards = _following(mdp), jnp.asarray(mdp.reward_probs)
 
-    def step(transition: Array, rewards: Array, v: Array) -> Array:
-        after = jnp.einsum("sat,tz->saz", transition, v)
-        shifted = jnp.where(inside, after[:, :, source], 0.0)  # [S, A, R, Z]
-        return jnp.einsum("sar,sarz->saz", rewards, shifted)
+    def step(v: Array, state: Array) -> Array:
+        """[A, Z] of one state."""
+        # Sums of products, not matrix products: these few rows would not be worth the calls.
+        after = jnp.sum(probs[state][..., None] * v[following[state]], axis=1)
+        found = jnp.zeros_like(after)
+        for r, unit in enumerate(units):
+            found += rewards[state][:, r, None] * _moved(after, int(unit))
+        return found
 
     def back(v: Array, state: Array) -> tuple[Array, Array]:
-        found = step(transition[state][None], rewards[state][None], v)[0]
-        return v.at[state].set(policy[state] @ found), found
+        found = step(v, state)
+        return v.at[state].set(jnp.sum(policy[state][:, None] * found, axis=0)), found
 
-    rewards = jnp.asarray(mdp.reward_probs)
     start = jnp.zeros((mdp.num_states, size), policy.dtype).at[:, zero].set(1.0)
     if mdp.ordered:
         return jax.lax.scan(back, start, jnp.arange(mdp.num_states), reverse=True)[1]
-    backward = lambda v: jnp.einsum("sa,saz->sz", policy, step(transition, rewards, v))  # noqa: E731
-    return step(transition, rewards, _iterate(backward, start, mdp.horizon - 1))
+    states = jnp.arange(mdp.num_states)
+    every = lambda v: jax.lax.map(lambda s: step(v, s), states, batch_size=64)  # noqa: E731
+    backward = lambda v: jnp.einsum("sa,saz->sz", policy, every(v))  # noqa: E731
+    return every(_iterate(backward, start, mdp.horizon - 1))
+
+
+def _following(mdp: FiniteMDP) -> tuple[Int[Array, "S A F"], Float[Array, "S A F"]]:
+    """The states that may follow, as many as at most do, and how probably.
+
+    Few do in most worlds: most of a product with the whole table would be zeros.
+    """
+    if isinstance(mdp.transition, Tracer):  # not known yet, so all may follow
+        every = jnp.arange(mdp.num_states)[None, None]
+        return jnp.broadcast_to(every, mdp.transition.shape), mdp.transition
+    table = np.asarray(mdp.transition)
+    most = int((table > 0).sum(axis=-1).max())
+    index = np.argsort(~(table > 0), axis=-1, kind="stable")[..., :most]
+    return jnp.asarray(index), jnp.asarray(np.take_along_axis(table, index, axis=-1))
+
+
+def _moved(x: Float[Array, "*b Z"], by: int) -> Float[Array, "*b Z"]:
+    """x[z - by], 0 from outside the lattice."""
+    size = x.shape[-1]
+    by = max(-size, min(size, by))
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(max(by, 0), max(-by, 0))])
+    return x[..., max(-by, 0) :][..., :size]
 
 
 # Expected advantages E[Â(s, a)], of right and wrong models alike (spec section 4).
