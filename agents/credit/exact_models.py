@@ -98,7 +98,8 @@ def _contribution_model(
         member = jax.nn.one_hot(outcome, encoding.size, dtype=trajectory.reward.dtype)
         rewards = exact.mean_rewards(mdp)[states] if with_reward_model else None
         w = state["model"][states] - 1.0
-        return contribution_table(trajectory, w, member, key, config.action_samples, rewards)
+        summed = estimators.contributions(trajectory, w, member)
+        return contribution_table(trajectory, summed, key, config.action_samples, rewards)
 
     def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
         w = jnp.swapaxes(state["model"], 1, 2) - 1.0

@@ -74,28 +74,6 @@ def hypernetwork(
     return bias + jnp.einsum("tkaf,tf->tka", gain, features)
 
 
-def hypernetwork_of_later(
-    params: Params, obs: Float[Array, "T D"], log_policy: Float[Array, "T A"], rows: int = 8
-) -> Float[Array, "T T A"]:
-    """`hypernetwork` where the outcomes are the steps' own observations, for later steps only.
-
-    Entry (t, t') is 0 for t' ≤ t: nothing uses those, and leaving them out halves the cost. A few
-    rows at a time, recomputed for the gradient, so that hidden units stay in a core's cache.
-
-    Args:
-        rows: states t at a time.
-    """
-    steps = obs.shape[0]
-    block = jax.checkpoint(hypernetwork)
-    found = []
-    for first in range(0, steps, rows):
-        own, later = slice(first, min(first + rows, steps)), obs[first + 1 :]
-        width = ((0, 0), (steps - later.shape[0], 0), (0, 0))
-        found.append(jnp.pad(block(params, obs[own], later, log_policy[own]), width))
-    pairs = jnp.concatenate(found)
-    return pairs * jnp.triu(jnp.ones((steps, steps), pairs.dtype), 1)[..., None]
-
-
 def hypernetwork_of_states(
     params: Params,
     obs: Float[Array, "S D"],

@@ -21,7 +21,8 @@ from agents.credit.model import (
     contribution_table,
     zero_counts,
 )
-from agents.credit.networks import Params, adamw, fit_step, mlp, mlp_init
+from agents.credit.networks import Params, adamw, apply_gradient, fit_step, mlp, mlp_init
+from agents.credit.state_pairs import contributions_of_pairs, value_and_grad_of_pairs
 from agents.credit.successor import successor_loss
 from agents.credit.targets import alive_share, lambda_targets
 from agents.credit.trajectory import Trajectory
@@ -121,9 +122,10 @@ def hindsight_model(
     of_states = config.method in ("hca", "hca_plus")
     counts_successors = config.hindsight_loss == "successor"
     feature = config.features
+    every_pair = of_states and not config.mask_zero_reward
     # Codes differ between episodes, and there are fewer than `max_outcomes`; states that pay are fewer than
     # steps, or cost no more. Rewards are the same ones everywhere, and cheaper all at once.
-    few = config.method == "cocoa_feature" or (of_states and config.mask_zero_reward)
+    few = config.method == "cocoa_feature" or (of_states and not every_pair)
     separable = Separable((None, 0, None), 1) if few else None
 
     def bits(state: Any, obs: Array, action: Array) -> Array:
@@ -150,10 +152,7 @@ def hindsight_model(
         return t.obs[:-1], outcome.vectors, t.log_policy
 
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
-        obs, vectors, log_policy = seen
-        if of_states and vectors.shape[0] > 1:  # all steps, not one outcome by itself
-            return hindsight.hypernetwork_of_later(params, obs, log_policy)
-        return hindsight.hypernetwork(params, obs, vectors, log_policy)
+        return hindsight.hypernetwork(params, *seen)
 
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
         return hindsight.learned_ratio(x, log_policy, config.hindsight_loss, config.clip_ratio)
@@ -177,15 +176,21 @@ def hindsight_model(
             state["reward"] = (reward_params, reward_optimizer.init(reward_params))
         return state
 
+    contrastive = config.hindsight_loss == "contrastive"
+    pair_loss = hindsight.contrastive_loss if contrastive else hindsight.classification_loss
+
+    def fit_every_pair(state: Any, batch: Trajectory) -> tuple[Any, Array]:
+        params, opt_state = state["net"]
+        value, gradient = value_and_grad_of_pairs(pair_loss, params, batch)
+        return apply_gradient(optimizer, params, opt_state, gradient), value
+
     def fit(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
         def weights(t: Trajectory, outcome: Outcomes) -> Array:
             counts = hindsight.pair_counts(t, outcome, config.mask_zero_reward)
             return hindsight.pair_weights(t, counts) / batch.action.shape[0]
 
         def loss(params: Params, seen: tuple[Array, Array, Array], weights: Array) -> Array:
-            contrastive = config.hindsight_loss == "contrastive"
-            of = hindsight.contrastive_loss if contrastive else hindsight.classification_loss
-            return of(logits(params, seen), seen[2], weights)
+            return pair_loss(logits(params, seen), seen[2], weights)
 
         seen, own = jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
         return distinct_fit_step(optimizer, loss, state["net"], seen, own, separable)
@@ -202,9 +207,10 @@ def hindsight_model(
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
         found = jax.vmap(lambda t: outcomes(state, t))(batch)
-        net, value = (
-            fit_successors(state, batch, found) if counts_successors else fit(state, batch, found)
-        )
+        if every_pair:
+            net, value = fit_every_pair(state, batch)
+        else:
+            net, value = (fit_successors if counts_successors else fit)(state, batch, found)
         state = {**state, "net": net}
         if with_reward_model:
             share = 0.5 * jax.vmap(alive_share)(batch)[..., None] * batch.taken
@@ -218,14 +224,16 @@ def hindsight_model(
         return state, {**_metrics(value), **counts}
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
-        outcome = outcomes(state, trajectory)
-        obs, log_policy = trajectory.obs[:-1], trajectory.log_policy
-        x = evaluate_distinct(logits, separable)(state["net"][0], inputs(trajectory, outcome))
-        w = ratio(x, log_policy) - 1.0
-        rewards = mlp(state["reward"][0], obs) if with_reward_model else None
-        return contribution_table(
-            trajectory, w, outcome.member, key, config.action_samples, rewards
-        )
+        params = state["net"][0]
+        if every_pair:
+            summed = contributions_of_pairs(ratio, params, trajectory)
+        else:
+            outcome = outcomes(state, trajectory)
+            x = evaluate_distinct(logits, separable)(params, inputs(trajectory, outcome))
+            w = ratio(x, trajectory.log_policy) - 1.0
+            summed = estimators.contributions(trajectory, w, outcome.member)
+        rewards = mlp(state["reward"][0], trajectory.obs[:-1]) if with_reward_model else None
+        return contribution_table(trajectory, summed, key, config.action_samples, rewards)
 
     def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
         obs, log_policy = jnp.asarray(mdp.observations), jnp.log(policy)

@@ -55,20 +55,23 @@ class CreditModel:
 
 def contribution_table(
     trajectory: Trajectory,
-    w: Float[Array, "T K A"],
-    member: Float[Array, "T K"],
+    contributions: Float[Array, "T A"],
     key: PRNGKeyArray,
     samples: int,
     reward_model: Float[Array, "T A"] | None = None,
 ) -> Float[Array, "T A"]:
-    """COCOA's table, or original HCA's with a reward model; with `samples` > 0 the sum over actions
-    is sampled."""
+    """COCOA's table (`estimators.cocoa`), or original HCA's with a reward model (`estimators.hca`); with
+    `samples` > 0 the sum over actions is sampled.
+
+    Args:
+        contributions: of each action to later rewards, as of `estimators.contributions`.
+    """
     if reward_model is None:
         immediate = estimators.on_taken_action(trajectory, trajectory.reward * trajectory.alive)
-        summed = estimators.contributions(trajectory, w, member)
+        summed = contributions
     else:
         immediate = jnp.zeros_like(reward_model)
-        summed = estimators.hca(trajectory, w, member, reward_model)
+        summed = reward_model + contributions
     if samples > 0:
         summed = estimators.sample_actions(key, summed, trajectory.log_policy, samples)
     return immediate + summed

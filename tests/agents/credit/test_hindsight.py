@@ -274,25 +274,3 @@ def test_features_find_the_rewarding_entry():
         hindsight.code_outcomes(trajectory(np.ones(5)), jnp.ones((5, 3)), 4, True).member.sum(0),
         [5, 0, 0, 0],
     )
-
-
-def test_pairs_of_later_steps_are_those_of_all_pairs():
-    """Values and gradients; rows of 3 leave a shorter last block."""
-    t = trajectory(np.zeros(7), steps=7)
-    params = hindsight.hypernetwork_init(jax.random.key(0), 4, 4, 3, width=8)
-    later = np.triu(np.ones((7, 7)), 1)[..., None]
-    weight = jnp.asarray(np.random.default_rng(0).normal(size=(7, 7, 3)), jnp.float32) * later
-
-    def of_all(params):
-        x = hindsight.hypernetwork(params, t.obs[:-1], t.obs[:-1], t.log_policy)
-        return jnp.sum(x * weight), x
-
-    def of_later(params):
-        x = hindsight.hypernetwork_of_later(params, t.obs[:-1], t.log_policy, rows=3)
-        return jnp.sum(x * weight), x
-
-    expected, x = jax.jit(jax.grad(of_all, has_aux=True))(params)
-    found, y = jax.jit(jax.grad(of_later, has_aux=True))(params)
-    np.testing.assert_allclose(y, x * later, rtol=1e-5, atol=1e-6)
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
