@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from agents.credit.estimators import future_sums
-from agents.credit.networks import Params, linear, linear_init
+from agents.credit.networks import Params, linear_init
 from agents.credit.trajectory import Trajectory
 
 _LEAST = 1e-6  # probabilities that the network tells apart from 0
@@ -39,10 +39,12 @@ def hypernetwork_init(
     """Parameters of `hypernetwork`."""
     keys = jax.random.split(key, 3)
     heads = linear_init(keys[1], width, 2 * actions), linear_init(keys[2], width, 4 * actions**2)
+    # Twice as fast on a CPU: b and G side by side, one product instead of two; and outputs first, for the
+    # product that is the weights' gradient.
+    together = {name: jnp.concatenate([h[name] for h in heads], axis=-1).T for name in heads[0]}
     return {
         "hidden": linear_init(keys[0], obs_dim + outcome_dim, width),
-        # b and G side by side: one product instead of two is up to twice as fast on a CPU.
-        "heads": {name: jnp.concatenate([h[name] for h in heads], axis=-1) for name in heads[0]},
+        "heads": together,
     }
 
 
@@ -65,7 +67,7 @@ def hypernetwork(
     if of_outcome.ndim == 2:
         of_outcome = of_outcome[None]
     z = jax.nn.relu(of_obs[:, None] + of_outcome)  # [T, K, width]
-    heads = linear(params["heads"], z)
+    heads = jnp.einsum("tkw,ow->tko", z, params["heads"]["w"]) + params["heads"]["b"][None, None]
     bias = _relu_gap(heads[..., : 2 * actions])
     gain = _relu_gap(heads[..., 2 * actions :]).reshape(*z.shape[:2], actions, 2 * actions)
     # The policy is ε-mixed; the floors only matter to those who use it without.
