@@ -140,7 +140,8 @@ def _value_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
 
 def _return_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
     support, units = exact.return_support(mdp)
-    spacing = float(support[1] - support[0]) if len(support) > 1 else 1.0  # of a lattice
+    lowest = float(support[0])
+    spacing = float(support[1]) - lowest if len(support) > 1 else 1.0  # of a lattice
     counterfactual = config.method == "counterfactual_return"
 
     def compute(policy: Array) -> Array:
@@ -150,7 +151,7 @@ def _return_model(config: CreditConfig, mdp: FiniteMDP) -> CreditModel:
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
         states = state_index(mdp, trajectory.obs[:-1])
         z = estimators.returns_to_go(trajectory)
-        nearest = jnp.clip(jnp.round((z - support[0]) / spacing), 0, len(support) - 1)
+        nearest = jnp.clip(jnp.round((z - lowest) / spacing), 0, len(support) - 1)
         ratio = state["model"][states, :, nearest.astype(jnp.int32)]
         # Rounding may leave a taken action without probability; its term is then dropped.
         ratio = jnp.where(ratio > 0, ratio, 1.0)

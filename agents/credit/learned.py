@@ -122,9 +122,10 @@ def hindsight_model(
     of_states = config.method in ("hca", "hca_plus")
     counts_successors = config.hindsight_loss == "successor"
     feature = config.features
-    every_pair = of_states and not config.mask_zero_reward
-    # Codes differ between episodes, and there are fewer than `max_outcomes`; states that pay are fewer than
-    # steps, or cost no more. Rewards are the same ones everywhere, and cheaper all at once.
+    # On a CPU states that pay are evaluated one by one, as they are fewer than steps, or cost no more.
+    every_pair = of_states and not (config.mask_zero_reward and jax.default_backend() == "cpu")
+    # Codes differ between episodes, and there are fewer than `max_outcomes`. Rewards are the same ones everywhere,
+    # and cheaper all at once.
     few = config.method == "cocoa_feature" or (of_states and not every_pair)
     separable = Separable((None, 0, None), 1) if few else None
 
@@ -181,7 +182,8 @@ def hindsight_model(
 
     def fit_every_pair(state: Any, batch: Trajectory) -> tuple[Any, Array]:
         params, opt_state = state["net"]
-        value, gradient = value_and_grad_of_pairs(pair_loss, params, batch)
+        mask = config.mask_zero_reward
+        value, gradient = value_and_grad_of_pairs(pair_loss, params, batch, mask)
         return apply_gradient(optimizer, params, opt_state, gradient), value
 
     def fit(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:

@@ -64,6 +64,7 @@ def value_and_grad_of_pairs(
     loss: Callable[[Array, Array, Array], Array],
     params: Params,
     batch: Trajectory,
+    mask_zero_reward: bool = False,
     block: int = _BLOCK,
     at_once: int | None = None,
 ) -> tuple[Float[Array, ""], Params]:
@@ -73,6 +74,7 @@ def value_and_grad_of_pairs(
         loss: (x, log π, weights) -> sum over pairs, as `hindsight.classification_loss`.
         params: of `hindsight.hypernetwork`.
         batch: arrays with a leading axis [B].
+        mask_zero_reward: only pairs whose later step pays.
         block, at_once: of `make_tiles`.
 
     Returns:
@@ -80,9 +82,12 @@ def value_and_grad_of_pairs(
     """
     steps = batch.action.shape[1]
     tiles = make_tiles(steps, block, at_once or _at_once())
-    # A step that lives has as many pairs as steps before it.
-    pairs = jnp.sum(batch.alive * jnp.arange(steps, dtype=batch.alive.dtype)[None], axis=1)
-    share = batch.alive / jnp.where(pairs > 0, pairs, 1.0)[:, None] / batch.action.shape[0]
+    keep = batch.alive
+    if mask_zero_reward:
+        keep = keep * (batch.reward != 0.0).astype(keep.dtype)
+    # A step that is kept has as many pairs as steps before it.
+    pairs = jnp.sum(keep * jnp.arange(steps, dtype=keep.dtype)[None], axis=1)
+    share = keep / jnp.where(pairs > 0, pairs, 1.0)[:, None] / batch.action.shape[0]
     seen = (batch.obs[:, :-1], batch.log_policy, batch.taken, share)
     obs, log_policy, taken, share = jax.vmap(lambda x: _blocks(x, block))(seen)
 
@@ -98,7 +103,8 @@ def value_and_grad_of_pairs(
         found = distinct_value_and_grad(tile_loss, params, inputs, weights)
         return jax.tree.map(jnp.add, total, found), None
 
-    nothing = jnp.zeros((), share.dtype), jax.tree.map(jnp.zeros_like, params)
+    kind = jnp.promote_types(share.dtype, params["heads"]["w"].dtype)
+    nothing = jnp.zeros((), kind), jax.tree.map(jnp.zeros_like, params)
     return jax.lax.scan(add, nothing, _arrays(tiles, share.dtype))[0]
 
 
@@ -127,12 +133,15 @@ def contributions_of_pairs(
     def of_tiles(_: None, tile: tuple[Array, Array, Array]) -> tuple[None, Float[Array, "J N A"]]:
         row, column, later = tile
         w = evaluate_distinct(coefficients)(params, (obs[row], obs[column], log_policy[row]))
-        return None, jnp.sum(w * (later * paid[column][:, None])[..., None], axis=2)
+        credited = (later * paid[column][:, None])[..., None]
+        # Pairs that do not count were never trained on, and may have any coefficient.
+        return None, jnp.sum(jnp.where(credited != 0, w, 0.0) * credited, axis=2)
 
     _, found = jax.lax.scan(of_tiles, None, _arrays(tiles, paid.dtype))
     found = found.reshape(-1, *found.shape[2:])
     of_row = np.eye(obs.shape[0], dtype=np.float32)[tiles.row.reshape(-1)]
-    summed = jnp.einsum("qr,qna->rna", jnp.asarray(of_row, found.dtype), found)
+    of_row = jnp.asarray(of_row, found.dtype)
+    summed = jnp.einsum("qr,qna->rna", of_row, found, precision="highest")
     return summed.reshape(-1, found.shape[-1])[:steps]
 
 

@@ -290,9 +290,13 @@ def _following(mdp: FiniteMDP) -> tuple[Int[Array, "S A F"], Float[Array, "S A F
         every = jnp.arange(mdp.num_states)[None, None]
         return jnp.broadcast_to(every, mdp.transition.shape), mdp.transition
     table = np.asarray(mdp.transition)
-    most = int((table > 0).sum(axis=-1).max())
-    index = np.argsort(~(table > 0), axis=-1, kind="stable")[..., :most]
-    return jnp.asarray(index), jnp.asarray(np.take_along_axis(table, index, axis=-1))
+    entries, count = np.nonzero(table), np.count_nonzero(table, axis=-1)
+    # The first of each state and action is numbered 0 again.
+    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count.ravel(), count.ravel())
+    index = np.zeros((*count.shape, count.max()), int)
+    probs = np.zeros(index.shape, table.dtype)
+    index[*entries[:2], place], probs[*entries[:2], place] = entries[2], table[entries]
+    return jnp.asarray(index), jnp.asarray(probs)
 
 
 def _moved(x: Float[Array, "*b Z"], by: int) -> Float[Array, "*b Z"]:

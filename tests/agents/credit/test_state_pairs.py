@@ -41,11 +41,12 @@ def test_every_pair_is_in_one_tile(steps, block, at_once):
 
 
 @pytest.mark.parametrize("loss", [hindsight.classification_loss, hindsight.contrastive_loss])
+@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize(("block", "at_once"), [(3, 2), (3, 256), (8, 4)])
-def test_loss_and_gradient_are_those_of_all_pairs(loss, block, at_once):
+def test_loss_and_gradient_are_those_of_all_pairs(loss, mask, block, at_once):
     """One episode ends early, and one at once: it has no pair."""
     batch = stacked(
-        trajectory(np.ones(7), steps=7, seed=0),
+        trajectory([1.0, 0.0, 0.0, 2.0, 0.0, -1.0, 0.0], steps=7, seed=0),
         trajectory(np.zeros(7), steps=7, seed=1, done_at=4),
         trajectory(np.ones(7), steps=7, seed=2, done_at=1),
     )
@@ -53,7 +54,7 @@ def test_loss_and_gradient_are_those_of_all_pairs(loss, block, at_once):
     def of_all(params):
         def one(t):
             outcomes = hindsight.state_outcomes(t)
-            counts = hindsight.pair_counts(t, outcomes, mask_zero_reward=False)
+            counts = hindsight.pair_counts(t, outcomes, mask)
             x = hindsight.hypernetwork(params, t.obs[:-1], outcomes.vectors, t.log_policy)
             return loss(x, t.log_policy, hindsight.pair_weights(t, counts))
 
@@ -61,7 +62,7 @@ def test_loss_and_gradient_are_those_of_all_pairs(loss, block, at_once):
 
     expected = jax.jit(jax.value_and_grad(of_all))(PARAMS)
     of_tiles = partial(value_and_grad_of_pairs, loss, block=block, at_once=at_once)
-    found = jax.jit(of_tiles)(PARAMS, batch)
+    found = jax.jit(lambda params: of_tiles(params, batch, mask))(PARAMS)
     assert float(found[0]) > 0.1
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -89,6 +90,19 @@ def test_contributions_are_those_of_all_pairs(block, at_once):
     np.testing.assert_allclose(found, jax.jit(jax.vmap(of_all))(batch), rtol=1e-4, atol=1e-5)
     assert np.abs(found[:, :4]).max(axis=(1, 2)).min() > 0.1
     assert np.abs(found[:, -1]).max() == 0.0
+
+
+def test_coefficients_of_pairs_that_do_not_count_may_be_infinite():
+    t = trajectory([1.0, 0.0, 2.0, 0.0, 1.0])
+    shown = t.obs.at[:, 0].set(jnp.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0]))
+    t = t.replace(obs=shown, log_policy=shown[:-1, :3])
+
+    def ratio(x, rows):
+        """Infinite for the last state, which no other comes after."""
+        return jnp.where(rows[:, None] == 4.0, jnp.inf, 1.0 + 0 * x)
+
+    found = contributions_of_pairs(ratio, PARAMS, t, block=3, at_once=2)
+    np.testing.assert_array_equal(found, np.zeros((5, 3)))
 
 
 def test_an_episode_of_one_step_has_no_pair():
