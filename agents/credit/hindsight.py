@@ -39,8 +39,8 @@ def hypernetwork_init(
     """Parameters of `hypernetwork`."""
     keys = jax.random.split(key, 3)
     heads = linear_init(keys[1], width, 2 * actions), linear_init(keys[2], width, 4 * actions**2)
-    # Twice as fast on a CPU: b and G side by side, one product instead of two; and outputs first, for the
-    # product that is the weights' gradient.
+    # Faster on a CPU: b and G side by side, one product instead of two; and outputs first, for the product
+    # that is the weights' gradient.
     together = {name: jnp.concatenate([h[name] for h in heads], axis=-1).T for name in heads[0]}
     return {
         "hidden": linear_init(keys[0], obs_dim + outcome_dim, width),
@@ -134,10 +134,16 @@ def pair_counts(
 
     Steps after the episode's end never count. With `mask_zero_reward` steps without reward don't.
     """
+    return future_sums(outcomes.member * counting_steps(trajectory, mask_zero_reward)[:, None])
+
+
+def counting_steps(trajectory: Trajectory, mask_zero_reward: bool) -> Float[Array, "*b T"]:
+    """1 where a step counts as a later one in the loss, else 0: before the episode's end, and with
+    `mask_zero_reward` where it pays."""
     keep = trajectory.alive
     if mask_zero_reward:
         keep = keep * (trajectory.reward != 0.0).astype(keep.dtype)
-    return future_sums(outcomes.member * keep[:, None])
+    return keep
 
 
 def pair_weights(trajectory: Trajectory, counts: Float[Array, "T K"]) -> Float[Array, "T K A"]:

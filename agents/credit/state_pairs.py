@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
-from agents.credit.hindsight import hypernetwork
+from agents.credit.hindsight import counting_steps, hypernetwork
 from agents.credit.networks import Params
 from agents.credit.trajectory import Trajectory
 
@@ -82,9 +82,7 @@ def value_and_grad_of_pairs(
     """
     steps = batch.action.shape[1]
     tiles = make_tiles(steps, block, at_once or _at_once())
-    keep = batch.alive
-    if mask_zero_reward:
-        keep = keep * (batch.reward != 0.0).astype(keep.dtype)
+    keep = counting_steps(batch, mask_zero_reward)
     # A step that is kept has as many pairs as steps before it.
     pairs = jnp.sum(keep * jnp.arange(steps, dtype=keep.dtype)[None], axis=1)
     share = keep / jnp.where(pairs > 0, pairs, 1.0)[:, None] / batch.action.shape[0]
