@@ -200,9 +200,10 @@ def test_shared_observations_give_the_same_model(monkeypatch, method, settings):
         tables = jax.vmap(lambda t: model.table(state, t, jax.random.key(2)))(together)
         return {"state": state, "metrics": metrics, "tables": tables}
 
-    shared = jax.jit(learn)()
+    # Functions of their own, or the second would be the first one's program.
+    shared = jax.jit(lambda: learn())()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    each = jax.jit(learn)()
+    each = jax.jit(lambda: learn())()
     for (path, one), other in zip(
         jax.tree_util.tree_leaves_with_path(shared), jax.tree.leaves(each), strict=True
     ):
