@@ -4,6 +4,8 @@ Episodes of one batch often show the same observations: in key-to-door they diff
 lies in the last cell, so eight have three sequences at most. On the CPU these functions therefore loop
 over distinct inputs, as many times as there are; elsewhere they take the whole batch at once, since an
 accelerator has nothing to gain from fewer but later steps. Results are the same up to rounding.
+
+Vmapped seeds loop one after the other (`one_at_a_time`); what surrounds these functions is vmapped as usual.
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Int
 
+from agents.credit.model import one_at_a_time
 from agents.credit.networks import Params, apply_gradient
 
 
@@ -47,13 +50,8 @@ def evaluate_distinct(
         return function
     once = jax.custom_batching.custom_vmap(function)
 
-    @once.def_vmap
-    def rule(size: int, batched: Any, params: Params, inputs: Any) -> tuple[Array, bool]:
-        inputs = jax.tree.map(
-            lambda x, b: x if b else jnp.broadcast_to(x[None], (size, *x.shape)), inputs, batched[1]
-        )
-        if any(jax.tree.leaves(batched[0])):
-            return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
+    @one_at_a_time
+    def each(params: Params, inputs: Any) -> Array:
         keys, take = _entries(inputs, separable)
         place = jnp.zeros(_count(keys), jnp.int32)
         shape = jax.eval_shape(lambda: function(params, take(0)))
@@ -66,7 +64,16 @@ def evaluate_distinct(
 
         found, place, _ = _for_each_distinct(keys, (found, place, jnp.int32(0)), fill)
         found = found[place]
-        return _join(found, size, separable.output) if separable else found, True
+        return _join(found, _count(inputs), separable.output) if separable else found
+
+    @once.def_vmap
+    def rule(size: int, batched: Any, params: Params, inputs: Any) -> tuple[Array, bool]:
+        inputs = jax.tree.map(
+            lambda x, b: x if b else jnp.broadcast_to(x[None], (size, *x.shape)), inputs, batched[1]
+        )
+        if any(jax.tree.leaves(batched[0])):
+            return jax.vmap(function, ((jax.tree.map(_axis, batched[0])), 0))(params, inputs), True
+        return each(params, inputs), True
 
     return once
 
@@ -95,19 +102,24 @@ def distinct_value_and_grad(
 
         return jax.value_and_grad(total, has_aux=has_aux)(params)
 
-    keys, take = _entries(inputs, separable)
-    if separable:
-        weights = _columns(weights, separable.output)
     gradient = jax.value_and_grad(loss, has_aux=has_aux)
 
-    def add(total: Any, index: Array, same: Array) -> Any:
-        merged = jax.tree.map(lambda w: jnp.tensordot(same.astype(w.dtype), w, axes=1), weights)
-        return jax.tree.map(jnp.add, total, gradient(params, take(index), merged))
+    @one_at_a_time
+    def each(params: Params, inputs: Any, weights: Any) -> tuple[Any, Params]:
+        keys, take = _entries(inputs, separable)
+        if separable:
+            weights = _columns(weights, separable.output)
 
-    first = jax.tree.map(lambda w: w[0], weights)
-    shapes = jax.eval_shape(lambda: gradient(params, take(0), first))
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return _for_each_distinct(keys, start, add)
+        def add(total: Any, index: Array, same: Array) -> Any:
+            merged = jax.tree.map(lambda w: jnp.tensordot(same.astype(w.dtype), w, axes=1), weights)
+            return jax.tree.map(jnp.add, total, gradient(params, take(index), merged))
+
+        first = jax.tree.map(lambda w: w[0], weights)
+        shapes = jax.eval_shape(lambda: gradient(params, take(0), first))
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return _for_each_distinct(keys, start, add)
+
+    return each(params, inputs, weights)
 
 
 def distinct_fit_step(

@@ -19,6 +19,7 @@ from agents.credit.model import (
     CreditModel,
     WorldSpec,
     contribution_table,
+    one_at_a_time,
     zero_counts,
 )
 from agents.credit.trajectory import LogPolicy, Trajectory
@@ -189,7 +190,7 @@ def _model(
     def update(state: Any, batch: Trajectory | None, policy: LogPolicy, key: PRNGKeyArray):
         del key  # the true MDP and the policy say it all
         obs = jnp.asarray(mdp.observations).astype(state["model"].dtype)
-        found = compute(jnp.exp(policy(obs))) * state["noise"]
+        found = one_at_a_time(compute)(jnp.exp(policy(obs))) * state["noise"]
         metrics = {"model_loss": jnp.float32(0.0), "outcomes": jnp.float32(0.0)}
         counts = zero_counts(*IGNORED) if batch is None else ignored(mdp, batch)
         return {**state, "model": found}, {**metrics, **counts}

@@ -40,9 +40,9 @@ def features(
     """1[pre > threshold], or pre times that, with the gradient of pre."""
     weights = jnp.square(params["backbone"])
     if weights.ndim == 3:
-        pre = jnp.einsum("ahd,nd->nah", weights, obs)
-        one_hot = jax.nn.one_hot(action, weights.shape[0], dtype=obs.dtype)
-        pre = jnp.einsum("nah,na->nh", pre, one_hot)
+        taken = jax.nn.one_hot(action, weights.shape[0], dtype=obs.dtype)
+        both = (taken[:, :, None] * obs[:, None]).reshape(obs.shape[0], -1)
+        pre = both @ jnp.swapaxes(weights, 1, 2).reshape(both.shape[1], -1)
     else:
         pre = weights[action] * obs
     on = (pre > threshold).astype(pre.dtype)

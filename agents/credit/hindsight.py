@@ -7,9 +7,11 @@ Letters: T steps, K outcomes, A actions, D and E entries of observation and outc
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -42,38 +44,65 @@ def hypernetwork_init(
     # Faster on a CPU: b and G side by side, one product instead of two; and outputs first, for the product
     # that is the weights' gradient.
     together = {name: jnp.concatenate([h[name] for h in heads], axis=-1).T for name in heads[0]}
-    return {
-        "hidden": linear_init(keys[0], obs_dim + outcome_dim, width),
-        "heads": together,
-    }
+    hidden = linear_init(keys[0], obs_dim + outcome_dim, width)
+    # Apart, since the first layer of a state is computed once for all its outcomes, and the other way round.
+    of_obs, of_outcome = jnp.split(hidden.pop("w"), [obs_dim])
+    return {"hidden": {"obs": of_obs, "outcome": of_outcome, **hidden}, "heads": together}
 
 
 def hypernetwork(
     params: Params,
-    obs: Float[Array, "T D"],
-    vectors: Float[Array, "T K E"] | Float[Array, "K E"],
-    log_policy: Float[Array, "T A"],
-) -> Float[Array, "T K A"]:
+    obs: Float[Array, "*b T D"],
+    vectors: Float[Array, "*b T K E"] | Float[Array, "*b K E"],
+    log_policy: Float[Array, "*b T A"],
+) -> Float[Array, "*b T K A"]:
     """x = b(s, u) + G(s, u) φ with φ = (log π, log(1 − π)), for all pairs of states and outcomes.
 
     Args:
-        vectors: outcomes that all states share [K, E], or each state's own [T, K, E].
+        vectors: outcomes that all states of a trajectory share [K, E], or each state's own [T, K, E].
     """
+    hidden, heads = params["hidden"], params["heads"]
     # The first layer is linear in (obs, u), so its halves are computed once per state and outcome.
-    split = obs.shape[-1]
-    weights, actions = params["hidden"]["w"], log_policy.shape[-1]
-    of_obs = obs @ weights[:split] + params["hidden"]["b"][None]
-    of_outcome = vectors @ weights[split:]
-    if of_outcome.ndim == 2:
-        of_outcome = of_outcome[None]
-    z = jax.nn.relu(of_obs[:, None] + of_outcome)  # [T, K, width]
-    heads = jnp.einsum("tkw,ow->tko", z, params["heads"]["w"]) + params["heads"]["b"][None, None]
-    bias = _relu_gap(heads[..., : 2 * actions])
-    gain = _relu_gap(heads[..., 2 * actions :]).reshape(*z.shape[:2], actions, 2 * actions)
+    of_obs = _layer(obs, hidden["obs"], hidden["b"])
+    of_outcome = _layer(vectors, hidden["outcome"])
+    if of_outcome.ndim == of_obs.ndim:
+        of_outcome = of_outcome[..., None, :, :]
+    z = jax.nn.relu(of_obs[..., None, :] + of_outcome)  # [*b, T, K, width]
+    y = jax.nn.relu(_layer(z, heads["w"].T, heads["b"]))
+    # Products with ones and zeros: a CPU would copy and sum parts of the last axis number by number.
+    of_feature, of_action = _heads(log_policy.shape[-1], y.dtype)
+    factors = jnp.matmul(_policy_features(log_policy), of_feature, precision="highest")
+    return _layer(y * factors[..., None, :], of_action)
+
+
+def _layer(
+    x: Float[Array, "*b i"], w: Float[Array, "i o"], bias: Float[Array, " o"] | None = None
+) -> Float[Array, "*b o"]:
+    """x w + bias. As a product of two matrices, whose gradient is faster on a CPU than with more axes."""
+    rows = x.reshape(-1, x.shape[-1]) @ w
+    rows = rows if bias is None else rows + bias[None]
+    return rows.reshape(*x.shape[:-1], w.shape[1])
+
+
+def _policy_features(log_policy: Float[Array, "*b A"]) -> Float[Array, "*b F"]:
+    """1 and φ, with which b and G are multiplied."""
     # The policy is ε-mixed; the floors only matter to those who use it without.
     rest = jnp.log(jnp.maximum(-jnp.expm1(log_policy), _LEAST))
-    features = jnp.concatenate([jnp.maximum(log_policy, math.log(_LEAST)), rest], axis=-1)
-    return bias + jnp.einsum("tkaf,tf->tka", gain, features)
+    least = jnp.maximum(log_policy, math.log(_LEAST))
+    return jnp.concatenate([jnp.ones_like(log_policy[..., :1]), least, rest], axis=-1)
+
+
+def _heads(actions: int, dtype: Any) -> tuple[Float[Array, "F O"], Float[Array, "O A"]]:
+    """Which policy feature each output of the heads multiplies, with its sign, and which action's x it is part of.
+
+    b and G are differences of two rectified outputs each, so that O = 2 A + 4 A².
+    """
+    each = np.eye(1 + 2 * actions)
+    bias, gain = np.repeat(each[:, :1], actions, axis=1), np.tile(each[:, 1:], actions)
+    one, several = np.eye(actions), np.repeat(np.eye(actions), 2 * actions, axis=0)
+    of_feature = np.concatenate([bias, -bias, gain, -gain], axis=1)
+    of_action = np.concatenate([one, one, several, several])
+    return jnp.asarray(of_feature, dtype), jnp.asarray(of_action, dtype)
 
 
 def hypernetwork_of_states(
@@ -89,11 +118,6 @@ def hypernetwork_of_states(
         return hypernetwork(params, row[0][None], vectors, row[1][None])[0]
 
     return jax.lax.map(of_state, (obs, log_policy), batch_size=rows)
-
-
-def _relu_gap(y: Array) -> Array:
-    first, second = jnp.split(y, 2, axis=-1)
-    return jax.nn.relu(first) - jax.nn.relu(second)
 
 
 def classification_ratio(

@@ -19,6 +19,7 @@ from agents.credit.model import (
     WorldSpec,
     batch_mean,
     contribution_table,
+    one_at_a_time,
     zero_counts,
 )
 from agents.credit.networks import Params, adamw, apply_gradient, fit_step, mlp, mlp_init
@@ -158,6 +159,9 @@ def hindsight_model(
     def ratio(x: Array, log_policy: Array) -> Float[Array, "T K A"]:
         return hindsight.learned_ratio(x, log_policy, config.hindsight_loss, config.clip_ratio)
 
+    def coefficients(params: Params, seen: tuple[Array, Array, Array]) -> Float[Array, "T K A"]:
+        return ratio(logits(params, seen), seen[2]) - 1.0
+
     def init(key: PRNGKeyArray) -> Any:
         net_key, other_key = jax.random.split(key)
         params = hindsight.hypernetwork_init(
@@ -197,6 +201,7 @@ def hindsight_model(
         seen, own = jax.vmap(inputs)(batch, found), jax.vmap(weights)(batch, found)
         return distinct_fit_step(optimizer, loss, state["net"], seen, own, separable)
 
+    @one_at_a_time
     def fit_successors(state: Any, batch: Trajectory, found: Outcomes) -> tuple[Any, Array]:
         def loss(params: Params) -> Array:
             def one(t: Trajectory, outcome: Outcomes) -> Array:
@@ -208,21 +213,21 @@ def hindsight_model(
         return fit_step(optimizer, loss, state["net"])
 
     def update(state: Any, batch: Trajectory, policy: Any, key: PRNGKeyArray):
-        found = jax.vmap(lambda t: outcomes(state, t))(batch)
         if every_pair:
             net, value = fit_every_pair(state, batch)
+            used, missed = hindsight.counting_steps(batch, config.mask_zero_reward), jnp.int32(0)
         else:
+            found = jax.vmap(lambda t: outcomes(state, t))(batch)
             net, value = (fit_successors if counts_successors else fit)(state, batch, found)
+            used = jnp.any(found.member > 0, axis=1)
+            missed = jnp.sum(jax.vmap(hindsight.unmatched)(batch, found))
         state = {**state, "net": net}
         if with_reward_model:
             share = 0.5 * jax.vmap(alive_share)(batch)[..., None] * batch.taken
             state["reward"], _ = _regression_step(
                 reward_optimizer, state["reward"], batch, share, batch.reward
             )
-        counts = {
-            "unmatched_rewards": jnp.sum(jax.vmap(hindsight.unmatched)(batch, found)),
-            "outcomes": jnp.mean(jnp.sum(jnp.any(found.member > 0, axis=1), axis=-1)),
-        }
+        counts = {"unmatched_rewards": missed, "outcomes": jnp.mean(jnp.sum(used, axis=-1))}
         return state, {**_metrics(value), **counts}
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
@@ -231,10 +236,11 @@ def hindsight_model(
             summed = contributions_of_pairs(ratio, params, trajectory)
         else:
             outcome = outcomes(state, trajectory)
-            x = evaluate_distinct(logits, separable)(params, inputs(trajectory, outcome))
-            w = ratio(x, trajectory.log_policy) - 1.0
+            w = evaluate_distinct(coefficients, separable)(params, inputs(trajectory, outcome))
             summed = estimators.contributions(trajectory, w, outcome.member)
-        rewards = mlp(state["reward"][0], trajectory.obs[:-1]) if with_reward_model else None
+        rewards = None
+        if with_reward_model:
+            rewards = evaluate_distinct(mlp)(state["reward"][0], trajectory.obs[:-1])
         return contribution_table(trajectory, summed, key, config.action_samples, rewards)
 
     def expected(state: Any, mdp: FiniteMDP, policy: Array) -> Array:
@@ -278,6 +284,9 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
     def logits(params: Params, seen: tuple[Array, Array, Array]) -> Array:
         return hindsight.hypernetwork(params, *seen)
 
+    def ratios(params: Params, seen: tuple[Array, Array, Array]) -> Array:
+        return hindsight.classification_ratio(logits(params, seen), seen[2])
+
     def init_params(key: PRNGKeyArray) -> Params:
         return hindsight.hypernetwork_init(
             key, spec.obs_dim, 1, spec.num_actions, config.hindsight_width
@@ -297,8 +306,7 @@ def return_model(config: CreditConfig, spec: WorldSpec) -> CreditModel:
         return state, _metrics(found)
 
     def table(state: Any, trajectory: Trajectory, key: PRNGKeyArray) -> Array:
-        x = logits(state[0], inputs(trajectory))
-        ratio = hindsight.classification_ratio(x, trajectory.log_policy)[:, 0]
+        ratio = evaluate_distinct(ratios)(state[0], inputs(trajectory))[:, 0]
         function = estimators.counterfactual_return if counterfactual else estimators.hca_return
         return function(trajectory, ratio)
 

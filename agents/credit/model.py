@@ -83,8 +83,8 @@ def batch_mean(function: Callable[..., Array], *batch: Any) -> Array:
 
 
 def one_at_a_time(function: Callable) -> Callable:
-    """`function`, whose vmap is a loop on the CPU: what one seed keeps while it learns fits into a core's
-    cache, what ten keep does not. Not differentiable where it is vmapped."""
+    """`function`, whose vmap is a loop on the CPU, for what fills a core's cache with one seed. Several at
+    once would not fit; what is small is cheaper vmapped. Not differentiable where it is vmapped."""
     if jax.default_backend() == "cpu":
         return jax.custom_batching.sequential_vmap(function)
     return function

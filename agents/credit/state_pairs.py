@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from agents.credit.distinct import distinct_value_and_grad, evaluate_distinct
 from agents.credit.hindsight import counting_steps, hypernetwork
+from agents.credit.model import one_at_a_time
 from agents.credit.networks import Params
 from agents.credit.trajectory import Trajectory
 
@@ -90,20 +91,25 @@ def value_and_grad_of_pairs(
     obs, log_policy, taken, share = jax.vmap(lambda x: _blocks(x, block))(seen)
 
     def tile_loss(params: Params, inputs: tuple[Array, Array, Array], weights: Array) -> Array:
-        x = _of_tiles(params, inputs)
+        x = hypernetwork(params, *inputs)
         return jnp.sum(jax.vmap(loss)(x, inputs[2], weights))
 
-    def add(total: Any, tile: tuple[Array, Array, Array]) -> tuple[Any, None]:
-        row, column, later = tile
-        inputs = obs[:, row], obs[:, column], log_policy[:, row]
-        weights = later[None] * share[:, column][:, :, None]
-        weights = weights[..., None] * taken[:, row][:, :, :, None]
-        found = distinct_value_and_grad(tile_loss, params, inputs, weights)
-        return jax.tree.map(jnp.add, total, found), None
+    def sum_of_tiles(params: Params, seen: tuple[Array, ...]) -> tuple[Array, Params]:
+        obs, log_policy, taken, share = seen
 
-    kind = jnp.promote_types(share.dtype, params["heads"]["w"].dtype)
-    nothing = jnp.zeros((), kind), jax.tree.map(jnp.zeros_like, params)
-    return jax.lax.scan(add, nothing, _arrays(tiles, share.dtype))[0]
+        def add(total: Any, tile: tuple[Array, Array, Array]) -> tuple[Any, None]:
+            row, column, later = tile
+            inputs = obs[:, row], obs[:, column], log_policy[:, row]
+            weights = later[None] * share[:, column][:, :, None]
+            weights = weights[..., None] * taken[:, row][:, :, :, None]
+            found = distinct_value_and_grad(tile_loss, params, inputs, weights)
+            return jax.tree.map(jnp.add, total, found), None
+
+        kind = jnp.promote_types(share.dtype, params["heads"]["w"].dtype)
+        nothing = jnp.zeros((), kind), jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(add, nothing, _arrays(tiles, share.dtype))[0]
+
+    return one_at_a_time(sum_of_tiles)(params, (obs, log_policy, taken, share))
 
 
 def contributions_of_pairs(
@@ -126,7 +132,7 @@ def contributions_of_pairs(
     obs, log_policy, paid = _blocks(seen, block)
 
     def coefficients(params: Params, inputs: tuple[Array, Array, Array]) -> Float[Array, "J N N A"]:
-        return jax.vmap(ratio)(_of_tiles(params, inputs), inputs[2]) - 1.0
+        return jax.vmap(ratio)(hypernetwork(params, *inputs), inputs[2]) - 1.0
 
     def of_tiles(_: None, tile: tuple[Array, Array, Array]) -> tuple[None, Float[Array, "J N A"]]:
         row, column, later = tile
@@ -141,13 +147,6 @@ def contributions_of_pairs(
     of_row = jnp.asarray(of_row, found.dtype)
     summed = jnp.einsum("qr,qna->rna", of_row, found, precision="highest")
     return summed.reshape(-1, found.shape[-1])[:steps]
-
-
-def _of_tiles(
-    params: Params,
-    inputs: tuple[Float[Array, "J N D"], Float[Array, "J N D"], Float[Array, "J N A"]],
-) -> Float[Array, "J N N A"]:
-    return jax.vmap(hypernetwork, (None, 0, 0, 0))(params, *inputs)
 
 
 def _blocks(steps: Any, block: int) -> Any:

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from agents.credit import estimators
 from agents.credit.distinct import distinct_value_and_grad
-from agents.credit.model import CreditModel, one_at_a_time
+from agents.credit.model import CreditModel
 from agents.credit.networks import adamw, apply_gradient
 from agents.credit.policy import Policy
 from agents.credit.trajectory import Trajectory, rollouts
@@ -117,20 +117,6 @@ def make_update(
     """One training batch; during the first `burn_in` batches nothing is learned."""
     optimizer = adamw(policy_rate, clip=config.policy_clip)
 
-    def learn(
-        policy_state: Any, credit: Any, batch: Trajectory, keys: Key[Array, " 3"]
-    ) -> tuple[Any, Any, dict[str, Array], Array]:
-        params, opt_state = policy_state
-        acting = policy.acting(params, config.epsilon)
-        learn_from = resample(keys[0], batch) if config.resample else batch
-        credit, metrics = model.update(credit, learn_from, acting, keys[1])
-        tables = tables_of(model, credit, batch, keys[2])
-
-        gradient, entropy = policy_gradient(config, policy, params, batch, tables)
-        return apply_gradient(optimizer, params, opt_state, gradient), credit, metrics, entropy
-
-    learn = one_at_a_time(learn)
-
     def update(state: TrainState) -> tuple[TrainState, dict[str, Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
         acting = policy.acting(state.policy[0], config.epsilon)
@@ -138,7 +124,13 @@ def make_update(
         batch, info = rollouts(
             world.env, env_params, acting, keys[0], world.horizon, config.batch_size
         )
-        trained, credit, metrics, entropy = learn(state.policy, state.credit, batch, keys[1:])
+        learn_from = resample(keys[1], batch) if config.resample else batch
+        credit, metrics = model.update(state.credit, learn_from, acting, keys[2])
+        tables = tables_of(model, credit, batch, keys[3])
+
+        params, opt_state = state.policy
+        gradient, entropy = policy_gradient(config, policy, params, batch, tables)
+        trained = apply_gradient(optimizer, params, opt_state, gradient)
         if burn_in > 0:
             learning = state.step >= burn_in
             trained, credit = jax.tree.map(

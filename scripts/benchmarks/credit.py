@@ -17,7 +17,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from agents.credit.model import one_at_a_time
 from agents.credit.networks import adamw, apply_gradient
 from agents.credit.train import (
     TrainState,
@@ -159,8 +158,8 @@ def _parts(length: int, method: str, model: Any, seeds: int) -> dict[str, tuple[
     found: dict[str, tuple[Any, Any]] = {}
     for name, part in (("episodes", roll), ("tables", table), ("policy step", step)):
         if name == "tables":
-            found["model"] = (jax.jit(jax.vmap(one_at_a_time(learn))), arguments)
-        compiled = jax.jit(jax.vmap(part if name == "episodes" else one_at_a_time(part)))
+            found["model"] = (jax.jit(jax.vmap(learn)), arguments)
+        compiled = jax.jit(jax.vmap(part))
         found[name] = (compiled, arguments)
         if name != "policy step":
             arguments = (*arguments, compiled(*arguments))

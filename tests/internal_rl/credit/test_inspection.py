@@ -182,7 +182,8 @@ def lower_outputs(params, obs, vectors):
     """Until all are off for half of the pairs."""
     pairs = np.array([[*o, *u] for o in obs for u in vectors], np.float32)
     hidden, heads = params["hidden"], params["heads"]
-    z = np.maximum(pairs @ np.asarray(hidden["w"]) + np.asarray(hidden["b"]), 0)
+    first = np.concatenate([hidden["obs"], hidden["outcome"]])
+    z = np.maximum(pairs @ first + np.asarray(hidden["b"]), 0)
     highest = (z @ np.asarray(heads["w"]).T + np.asarray(heads["b"])).max(axis=1)
     heads["b"] = heads["b"] - float(np.median(highest))
 
