@@ -186,7 +186,7 @@ def main(
         exact_methods: estimators with exact models.
         seeds: seeds that are vmapped in the second column.
         batches: training batches per repeat, in one program.
-        repeats: the median of these is printed.
+        repeats: the median of these is printed; one seed and several take turns.
         clock: cpu: processor time of all threads, for a machine that is busy with other things; with
             two devices a ratio of 8 then stands for 4 at best.
         parts: also time the parts of a batch alone, on one device; each pays for its own start, so
@@ -214,22 +214,31 @@ def main(
         own = []
         for length in lengths:
             row: dict[str, Any] = {"method": method, "model": model, "length": length}
-            for count in (1, seeds):
-                run, states = _program(length, method, model, count, batches, runtime)
-                row[f"ms_{count}"] = _milliseconds(run, states, batches, repeats, clock)
+            programs = [
+                _program(length, method, model, count, batches, runtime) for count in (1, seeds)
+            ]
+            times = _milliseconds(programs, batches, repeats, clock)
+            for count, (run, _), ms in zip((1, seeds), programs, times, strict=True):
+                row[f"ms_{count}"] = ms
                 memory = run.memory_analysis()
                 row[f"mib_{count}"] = memory.temp_size_in_bytes / 2**20 if memory else math.nan
                 if parts:
-                    row[f"parts_{count}"] = {
-                        name: _milliseconds(
-                            lambda a, f=f: (jax.block_until_ready(f(*a)), a)[1],
-                            a,
-                            1,
-                            5 * repeats,
-                            clock,
+                    found_parts = _parts(length, method, model, count)
+                    row[f"parts_{count}"] = dict(
+                        zip(
+                            found_parts,
+                            _milliseconds(
+                                [
+                                    (lambda a, f=f: (jax.block_until_ready(f(*a)), a)[1], a)
+                                    for f, a in found_parts.values()
+                                ],
+                                1,
+                                5 * repeats,
+                                clock,
+                            ),
+                            strict=True,
                         )
-                        for name, (f, a) in _parts(length, method, model, count).items()
-                    }
+                    )
             row["ratio"] = row[f"ms_{seeds}"] / row["ms_1"]
             row["matmul_flops"] = _matmul_flops_of_a_batch(length, method, model)
             for count in (1, seeds):
@@ -257,12 +266,16 @@ def main(
         output.write_text(json.dumps(rows, indent=2))
 
 
-def _milliseconds(run: Any, states: Any, batches: int, repeats: int, clock: str) -> float:
+def _milliseconds(
+    programs: list[tuple[Any, Any]], batches: int, repeats: int, clock: str
+) -> list[float]:
+    """Median time of each program per batch. They take turns, since a machine's speed may drift."""
     now = time.process_time if clock == "cpu" else time.perf_counter
-    states = jax.block_until_ready(run(states))
-    times = []
+    states = [jax.block_until_ready(run(start)) for run, start in programs]
+    times = [[] for _ in programs]
     for _ in range(repeats):
-        start = now()
-        states = jax.block_until_ready(run(states))
-        times.append(1e3 * (now() - start) / batches)
-    return statistics.median(times)
+        for i, (run, _) in enumerate(programs):
+            start = now()
+            states[i] = jax.block_until_ready(run(states[i]))
+            times[i].append(1e3 * (now() - start) / batches)
+    return [statistics.median(own) for own in times]
