@@ -165,4 +165,4 @@ def _arrays(tiles: Tiles, dtype: Any) -> tuple[Array, Array, Array]:
 
 def _at_once() -> int:
     """Tiles: their hidden units fill a core's cache, or keep an accelerator busy."""
-    return 4 if jax.default_backend() == "cpu" else 256
+    return 7 if jax.default_backend() == "cpu" else 256
