@@ -142,6 +142,30 @@ def test_states_that_pay_are_the_outcomes():
     np.testing.assert_array_equal(every.vectors, t.obs[:-1])
 
 
+def test_hypernetwork_by_its_definition():
+    """x = b + G φ of every pair alone: b and G are differences of rectified outputs of one hidden layer."""
+    rng = np.random.default_rng(3)
+    params = hindsight.hypernetwork_init(jax.random.key(2), 4, 2, 3, width=8)
+    params = jax.tree.map(lambda p: p + 0.3 * rng.normal(size=p.shape).astype("f4"), params)
+    obs, vectors = rng.normal(size=(6, 5, 4)), rng.normal(size=(6, 2, 2))
+    policy = rng.dirichlet(np.ones(3), size=(6, 5))
+    net = lambda o, v, p: hindsight.hypernetwork(  # noqa: E731
+        params, *(jnp.asarray(x, jnp.float32) for x in (o, v, np.log(p)))
+    )
+    found = np.asarray(net(obs, vectors, policy))
+    p = jax.tree.map(np.asarray, params)
+    hidden, heads = p["hidden"], p["heads"]
+    gap = lambda y: np.subtract(*np.split(np.maximum(y, 0), 2))  # noqa: E731
+    for i, t, k in np.ndindex(found.shape[:3]):
+        z = obs[i, t] @ hidden["obs"] + vectors[i, k] @ hidden["outcome"] + hidden["b"]
+        y = heads["w"] @ np.maximum(z, 0) + heads["b"]
+        phi = np.concatenate([np.log(policy[i, t]), np.log(1 - policy[i, t])])
+        x = gap(y[:6]) + gap(y[6:]).reshape(3, 6) @ phi
+        np.testing.assert_allclose(found[i, t, k], x, rtol=1e-4, atol=1e-4)
+    for i in range(6):  # more axes in front do not mix
+        np.testing.assert_allclose(net(obs[i], vectors[i], policy[i]), found[i], atol=1e-5)
+
+
 def test_reward_classes_cost_what_pairs_give():
     """T × K with reward classes gives the table of T × T pairs of the same network."""
     t = trajectory([0.0, 1.0, 2.0, 1.0, 2.0])
