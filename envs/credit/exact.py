@@ -257,20 +257,25 @@ def return_distribution(
 ) -> Float[Array, "S A Z"]:
     """p(Z_0 = z | S_0 = s, A_0 = a) on the lattice of `return_support`."""
     zero, size = int(np.argmin(np.abs(support))), len(support)
-    following, probs = _following(mdp)
-    weights = jnp.einsum("saf,sar->safr", probs, jnp.asarray(mdp.reward_probs))
-    weights = weights.reshape(*weights.shape[:2], -1)
-    # Zeros on both sides, so that a move along the lattice is a slice.
-    units = np.clip(units, -size, size)
+    (following, probs), rewards = _following(mdp), jnp.asarray(mdp.reward_probs)
+    units = np.clip(units, -size, size)  # zeros on both sides, so that a move is a slice
     before, after = max(int(units.max()), 0), max(-int(units.min()), 0)
     starts = jnp.asarray(before - units, following.dtype)
 
+    # Moved are the distributions that may follow, or, if they are fewer, their means for each action.
+    few = following.shape[1] <= mdp.num_actions
+    weights = jnp.einsum("sar,saf->sarf", rewards, probs).reshape(*probs.shape[:2], -1)
+
+    def moved(x: Array) -> Array:
+        """[R, N, Z], moved by each reward: gathered, which is faster on a CPU than slices."""
+        return jax.vmap(lambda j: jax.lax.dynamic_slice_in_dim(x, j, size, axis=1))(starts)
+
     def step(v: Array, state: Array) -> Array:
         """[A, Z] of one state."""
-        # Each distribution that may follow, moved by each reward: gathered, which XLA's CPU does at once.
-        row, column = jnp.repeat(following[state], len(units)), jnp.tile(starts, following.shape[1])
-        moved = jax.vmap(lambda i, j: jax.lax.dynamic_slice(v, (i, j), (1, size))[0])(row, column)
-        return weights[state] @ moved
+        later = v[following[state]]
+        if few:
+            return weights[state] @ moved(later).reshape(-1, size)
+        return jnp.einsum("ar,raz->az", rewards[state], moved(probs[state] @ later))
 
     def back(v: Array, state: Array) -> tuple[Array, Array]:
         found = step(v, state)
@@ -282,11 +287,8 @@ def return_distribution(
         return jax.lax.scan(back, start, jnp.arange(mdp.num_states), reverse=True)[1]
     states = jnp.arange(mdp.num_states)
     every = lambda v: jax.lax.map(lambda s: step(v, s), states, batch_size=64)  # noqa: E731
-
-    def backward(v: Array) -> Array:
-        of_states = jnp.einsum("sa,saz->sz", policy, every(v))
-        return v.at[:, before : before + size].set(of_states)
-
+    of_states = lambda v: jnp.einsum("sa,saz->sz", policy, every(v))  # noqa: E731
+    backward = lambda v: v.at[:, before : before + size].set(of_states(v))  # noqa: E731
     return every(_iterate(backward, start, mdp.horizon - 1))
 
 
