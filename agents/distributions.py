@@ -3,25 +3,11 @@
 Letters: B batch, T time, A actions or action dimensions, F observation factors.
 """
 
-from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 import distrax
 import jax
 import jax.numpy as jnp
-
-
-@dataclass(frozen=True)
-class ActionSpec:
-    """What one action is: `num_actions` alternatives if discrete, else `dim` real numbers."""
-
-    num_actions: int = 0
-    dim: int = 0
-
-    @property
-    def param_dim(self) -> int:
-        """Numbers that a network's action head puts out per step."""
-        return self.num_actions if self.num_actions else self.dim
 
 
 @runtime_checkable

@@ -6,16 +6,30 @@ One module per experiment family; each has `PRESETS`, complete configs by name. 
 
 from types import ModuleType
 
+from agents.references import is_reference, load
 from configs import gridworld
 from internal_rl.config import Config
 from internal_rl.errors import UserError, nearest
 
 
 def get(name: str) -> Config:
-    """The preset called `name`. Raises `UserError` with the nearest right name, and all names, for
-    an unknown one."""
+    """The preset called `name`, or a user's own, `path/to/file.py:NAME`.
+
+    Raises:
+        UserError: no such preset (with the nearest right name, and all names), or no `Config` in that file.
+    """
     if name in _PRESETS:
         return _PRESETS[name]
+    if is_reference(name):
+        try:
+            found = load(name)
+        except ValueError as error:
+            raise UserError(f"preset: {error}") from None
+        if not isinstance(found, Config):
+            raise UserError(
+                f"preset: {name} is a {type(found).__name__}; allowed: an internal_rl.config.Config"
+            )
+        return found
     raise UserError(
         f"unknown preset '{name}'; did you mean '{nearest(name, _PRESETS)}'? "
         f"allowed: {', '.join(_PRESETS)}"

@@ -1,14 +1,14 @@
 """Presets of gridworld-pinpad (paper App. A, C, D)."""
 
-from envs.pinpad.tasks import POST_A1, POST_A2, TABLE_A1, TABLE_A2
+from envs.pinpad.tables import POST_A1, POST_A2, TABLE_A1, TABLE_A2
 from internal_rl.config import (
     Config,
     DiscoverConfig,
-    EnvConfig,
     EvaluateConfig,
     MetacontrollerConfig,
     ModelConfig,
     OptimizerConfig,
+    PinpadConfig,
     PretrainConfig,
     ReinforceConfig,
     RuntimeConfig,
@@ -18,7 +18,7 @@ from internal_rl.config import (
 # gives one.
 _PAPER = Config(
     name="gridworld-paper",
-    env=EnvConfig(
+    env=PinpadConfig(
         grid_size=7,
         num_objects=8,
         num_walls=4,
@@ -33,7 +33,6 @@ _PAPER = Config(
         width=256,
         depth=6,
         mlp_width=512,
-        controlled_layer=3,
         num_heads=4,
         head_dim=64,
         num_buckets=32,
@@ -52,6 +51,7 @@ _PAPER = Config(
     ),
     # Table A9. The paper scans α over 0, .05, .1, .17, .3, .5 and 1.
     discover=DiscoverConfig(
+        controlled_layer=3,
         steps=64_000,
         batch_size=512,
         kl_weight=0.17,
@@ -81,7 +81,7 @@ _PAPER = Config(
 # The whole pipeline in minutes on two CPU cores: Table A2's tasks on a small grid.
 _LAPTOP = Config(
     name="gridworld-laptop",
-    env=EnvConfig(
+    env=PinpadConfig(
         grid_size=4,
         num_objects=4,
         num_walls=1,
@@ -95,7 +95,6 @@ _LAPTOP = Config(
         width=64,
         depth=4,
         mlp_width=128,
-        controlled_layer=1,
         num_heads=4,
         head_dim=16,
         max_distance=32,
@@ -121,6 +120,7 @@ _LAPTOP = Config(
     # the best of four candidates goes on, the KL prunes its switches; the tail, with the expert's ties drawn at random,
     # sharpens codes and decoder (docs/results).
     discover=DiscoverConfig(
+        controlled_layer=1,
         steps=11_000,
         batch_size=128,
         kl_weight=0.15,
@@ -163,7 +163,7 @@ _LAPTOP = Config(
 # Every stage in seconds. It learns nothing; tests use it.
 _SMOKE = Config(
     name="gridworld-smoke",
-    env=EnvConfig(
+    env=PinpadConfig(
         grid_size=4,
         num_objects=4,
         num_walls=1,
@@ -176,7 +176,6 @@ _SMOKE = Config(
         width=16,
         depth=2,
         mlp_width=32,
-        controlled_layer=1,
         num_heads=2,
         head_dim=8,
         num_buckets=8,
@@ -196,7 +195,7 @@ _SMOKE = Config(
         decoder_hidden=8,
         rank=2,
     ),
-    discover=DiscoverConfig(steps=8, batch_size=8),
+    discover=DiscoverConfig(controlled_layer=1, steps=8, batch_size=8),
     reinforce=ReinforceConfig(iterations=8, batch_size=8, policy_width=16, policy_lru_blocks=2),
     raw_action=ReinforceConfig(method="raw_action", iterations=8, batch_size=8),
     evaluate=EvaluateConfig(episodes=16, steering_steps=4),

@@ -12,9 +12,11 @@ from agents.credit.config import SampledCreditConfig
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class PinpadConfig:
     """Gridworld-pinpad (paper App. A)."""
 
+    world: Literal["gridworld-pinpad"] = "gridworld-pinpad"
+    """Which world."""
     grid_size: int = 4
     """G: the grid has G×G cells."""
     num_objects: int = 4
@@ -33,9 +35,40 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
+class OwnWorldConfig:
+    """A world of your own (docs/own-world.md)."""
+
+    world: str = ""
+    """path/to/file.py:NAME of a function (tasks) → World."""
+    pretrain_tasks: tuple[str, ...] = ()
+    """What that function is called with for the world of the demonstrations."""
+    heldout_tasks: tuple[str, ...] = ()
+    """What it is called with for the world of internal RL and of the evaluation."""
+
+
+EnvConfig = PinpadConfig | OwnWorldConfig
+"""One class per world; their field `world` tells them apart."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where demonstrations come from."""
+
+    source: str = ""
+    """Behaviour of pretraining: a folder made by `internal-rl data`, or path/to/file.py:NAME of a function (world) →
+    Demonstrations or a sequence of episodes. Empty: the expert that comes with the world."""
+    clean_source: str = ""
+    """Clean behaviour for discovery, likewise; empty: that of `source`."""
+    device_gib: float = 1.0
+    """Recorded data up to this size is kept on the device; larger data is fed in chunks, one copy per chunk."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Base model (App. D.1)."""
 
+    name: Literal["residual"] = "residual"
+    """Which model."""
     mixer: Literal["transformer", "hawk"] = "transformer"
     """Sequence mixer of every block."""
     width: int = 256
@@ -44,8 +77,6 @@ class ModelConfig:
     """L: number of residual blocks."""
     mlp_width: int = 512
     """Hidden width of the ReLU MLP in every block."""
-    controlled_layer: int = 3
-    """l: the metacontroller reads and writes the residual stream after l blocks (0 = the embedding). Paper: L/2."""
     num_heads: int = 4
     """Attention heads (Transformer)."""
     head_dim: int = 64
@@ -75,6 +106,18 @@ class ModelConfig:
         if self.norm == "by_mixer":
             return "rmsnorm" if self.mixer == "hawk" else "layernorm"
         return self.norm
+
+
+@dataclass(frozen=True)
+class OwnModelConfig:
+    """A base model of your own (docs/own-model.md)."""
+
+    name: str = ""
+    """path/to/file.py:NAME of a function (obs_spec, action_spec, max_len) → SplitNetwork."""
+
+
+BaseModelConfig = ModelConfig | OwnModelConfig
+"""One class per kind of base model; their field `name` tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +210,9 @@ class DiscoverConfig:
     """Gradient steps."""
     batch_size: int = 512
     """Trajectories per gradient step."""
+    controlled_layer: int = -1
+    """l: the metacontroller reads and writes the residual stream after l blocks (0 = the embedding, −1 = half of the
+    model's depth, as in the paper)."""
     kl_weight: float = 0.1
     """α: weight of the KL between the code's posterior and N(0, I)."""
     kl_warmup_steps: int = 0
@@ -190,7 +236,8 @@ class DiscoverConfig:
     """Steps at the start in which switches fall at random times, so that codes must serve for several steps before the
     switching unit learns when to change them. Not in the paper."""
     tie_breaking: Literal["uniform", "deterministic"] = "uniform"
-    """Expert's choice among equally short paths in D*. deterministic removes noise that competes with the goals."""
+    """Pinpad's expert: its choice among equally short paths in D*. deterministic removes noise that competes with the
+    goals."""
     encoder_view: Literal["same", "symmetric"] = "same"
     """What the encoder reads. same: the trajectory that is to be explained (paper). symmetric: the same trajectory with
     its grid turned or mirrored by one of the square's eight symmetries, drawn anew for every trajectory, so that codes
@@ -245,7 +292,8 @@ class ReinforceConfig:
     credit: SampledCreditConfig = field(default_factory=SampledCreditConfig)
     """How codes are credited with later rewards. The paper's way is credit.method = trajectory."""
     distractor_reward: float = 0.0
-    """Above 0: early moves up also pay this with probability 1/2, whatever the task. Not in the paper."""
+    """Above 0: early moves up also pay this with probability 1/2, whatever the task (worlds that offer it). Not in the
+    paper."""
     distractor_steps: int = 8
     """How many steps of an episode are early."""
     optimizer: OptimizerConfig = field(
@@ -290,8 +338,9 @@ class Config:
     """Name of the preset it came from."""
     seed: int = 0
     """The one seed of the run."""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    env: EnvConfig = field(default_factory=PinpadConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: BaseModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     metacontroller: MetacontrollerConfig = field(default_factory=MetacontrollerConfig)
     discover: DiscoverConfig = field(default_factory=DiscoverConfig)

@@ -18,20 +18,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from internal_rl import pipeline
-from internal_rl.analysis.oracle import oracle_nll
+from internal_rl import build, pipeline
+from internal_rl.analysis.demo_report import draw_figures, report_text, table
+from internal_rl.analysis.report import evaluate_run, policy_outcome
 from internal_rl.config import Config
 from internal_rl.errors import UserError
-from internal_rl.report import draw_episode, draw_switching, evaluate_run, policy_outcome
-from internal_rl.runs import plots
 from internal_rl.runs.checkpoint import read_metadata
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.loop import timing_totals
-from internal_rl.runs.run_dir import RunDir, create, open_run, write_json
+from internal_rl.runs.run_dir import RunDir, open_run, write_json
 from internal_rl.stages import evaluate
 from internal_rl.validate import validate
-from internal_rl.world import heldout_world, pretrain_world
 
 PACKAGED_WEIGHTS = "weights"
 
@@ -106,13 +104,13 @@ def run_demo(
 
     started = time.perf_counter()
     summary = _measure(config, base, meta, internal, raw, seeds)
-    figures = _draw(config, folder, summary, base, meta, internal, raw)
+    figures = draw_figures(config, folder, summary, base, meta, internal, raw)
     log["seconds"]["evaluate"] = time.perf_counter() - started
     summary["wall_seconds"] = _wall_seconds(log["seconds"])
     summary["trained_stages"] = [n for n in ("pretrain", "discover") if n not in packaged]
     write_json(folder / "summary.json", summary)
-    (folder / "report.md").write_text(_report(config, summary, figures), encoding="utf-8")
-    print(_table(summary))
+    (folder / "report.md").write_text(report_text(config, summary, figures), encoding="utf-8")
+    print(table(summary))
     print(f"\n{folder / 'report.md'}\n{folder / 'summary.json'}")
     return summary
 
@@ -148,14 +146,11 @@ def import_packaged(config: Config, stage: str, path: Path, parent: RunDir | Non
     own = getattr(config, stage)
     made = config_from_json(config_to_json(own) | settings, type(own), source=files[1].name)
     config = replace(config, **{stage: made})
+    arrays = {file.name: file.read_bytes() for file in files}
     parents = {} if parent is None else {"pretrain": parent}
-    run = create(path, stage, config, parents=parents, overwrite=path.exists())
-    (run.path / "weights").mkdir()
-    for file in files:
-        (run.path / "weights" / file.name).write_bytes(file.read_bytes())
-    pipeline.load_params(run)  # shapes and checksums are checked here, not after an hour of RL
-    run.set_status("done")
-    return run
+    return pipeline.run_of_weights(
+        stage, config, path, arrays, parents=parents, overwrite=path.exists()
+    )
 
 
 def _open_folder(folder: Path, asked: dict, resume: bool, overwrite: bool) -> dict[str, Any]:
@@ -185,7 +180,7 @@ def _measure(
     config: Config, base: RunDir, meta: RunDir, internal: RunDir, raw: RunDir, seeds: int
 ) -> dict[str, Any]:
     tasks = config.env.heldout_tasks
-    world = heldout_world(config.env)
+    world = build.heldout_world(config.env)
     of_base = evaluate_run(base, config, tasks, seeds)
     of_meta = evaluate_run(meta, config, tasks, seeds)
     methods = {}
@@ -195,23 +190,23 @@ def _measure(
         episodes = cfg.iterations * cfg.batch_size
         methods[name] = {**evaluate.summarise(outcome, seed=config.seed), "episodes": episodes}
     methods["prior_sampling"] = {**of_meta["prior_sampling"], "episodes": 0}
-    methods["replayed_codes"] = {**of_meta["replayed_codes"], "episodes": 0}
-    methods["uncontrolled"] = {**of_base["uncontrolled"], "episodes": 0}
-    oracle = jax.jit(lambda key: oracle_nll(key, pretrain_world(config.env), 4096))
+    for name, found in (("replayed_codes", of_meta), ("uncontrolled", of_base)):
+        if name in found:
+            methods[name] = {**found[name], "episodes": 0}
+    oracle = getattr(build.pretrain_world(config.env), "oracle", None)
+    bounds = jax.jit(lambda key: oracle(key, 4096))(jax.random.key(config.seed)) if oracle else {}
     return {
         "preset": config.name,
         "tasks": list(tasks),
         "seeds": seeds,
         "methods": methods,
-        "switching": of_meta["switching"],
-        "switching_heldout": of_meta["switching_these_tasks"],
-        "steering": of_base["steering"],
-        "oracle_nats_per_step": {
-            k: float(v) for k, v in oracle(jax.random.key(config.seed)).items()
-        },
+        "switching": of_meta.get("switching"),
+        "switching_heldout": of_meta.get("switching_these_tasks"),
+        "steering": of_base.get("steering"),
+        "oracle_nats_per_step": {k: float(v) for k, v in bounds.items()},
         "env_steps_per_second": _env_steps_per_second(internal, seeds),
-        # Only layouts are played in which the task can be solved.
-        "solvable_fraction": float(np.mean(read_metrics(internal)["solvable_fraction"])),
+        # Only starts are played in which the task can be solved.
+        "solvable_fraction": float(np.mean(read_metrics(internal).get("solvable_fraction", 1.0))),
         "device": internal.info["device"],
         "git": internal.info["git"],
     }
@@ -239,138 +234,3 @@ def _wall_seconds(seconds: dict[str, float]) -> dict[str, float]:
         wall["install"] = float(install)
     wall["total"] = sum(wall.values())
     return wall
-
-
-def _draw(
-    config: Config,
-    folder: Path,
-    summary: dict[str, Any],
-    base: RunDir,
-    meta: RunDir,
-    internal: RunDir,
-    raw: RunDir,
-) -> dict[str, str]:
-    figures = folder / "figures"
-    figures.mkdir(exist_ok=True)
-    frozen = pipeline.load_frozen(meta)
-    curves = {}
-    for name, run in (("internal RL", internal), ("raw-action RL", raw)):
-        metrics = read_metrics(run)
-        success = np.atleast_2d(metrics["success"].T)
-        curves[name] = (metrics["step"] * run.config.reinforce.batch_size, success)
-    chunk = config.runtime.log_every * config.reinforce.batch_size
-    plots.learning_curves(
-        figures / "learning_curves.png",
-        curves,
-        title=f"Held-out task {', '.join('-'.join(t) for t in config.env.heldout_tasks)}",
-        episodes_per_point=chunk,
-    )
-    draw_switching(config, frozen, figures / "switching.png")
-    draw_episode(config, frozen, pipeline.load_params(internal), figures / "episode.gif")
-    drawn = {
-        "learning_curves": "figures/learning_curves.png",
-        "switching": "figures/switching.png",
-        "episode": "figures/episode.gif",
-    }
-    losses = _losses(read_metrics(base), read_metrics(meta))
-    if losses:  # packaged weights come without
-        nats = summary["oracle_nats_per_step"]
-        plots.stage_losses(
-            figures / "losses.png",
-            losses,
-            references={
-                "pretrain": {"best predictor (Bayes)": nats["bayes"]},
-                "discover": {"entropy of the expert (random ties)": nats["expert"]},
-            },
-            ylabels={"discover: switches": "fraction"},
-        )
-        drawn["losses"] = "figures/losses.png"
-    return drawn
-
-
-def _losses(pretrain: dict[str, Any], discover: dict[str, Any]) -> dict[str, Any]:
-    """Curves by panel; no panel for a stage that was not trained here."""
-    panels = {}
-    if pretrain:
-        panels["pretrain"] = {"action NLL": (pretrain["step"], pretrain["action_nll"])}
-    if discover:
-        x = discover["step"]
-        panels["discover"] = {"action NLL": (x, discover["action_nll"])}
-        panels["discover: codes"] = {"KL to the prior": (x, discover["kl"])}
-        panels["discover: switches"] = {
-            "F1 against sub-goal changes": (x, discover["f1"]),
-            "mean gate": (x, discover["gate"]),
-        }
-    return panels
-
-
-_LABELS = {
-    "internal_rl": "internal RL",
-    "raw_action": "raw-action RL",
-    "prior_sampling": "prior sampling, z ~ N(0, I)",
-    "replayed_codes": "codes of the expert, replayed in the true order",
-    "uncontrolled": "base model, uncontrolled",
-}
-
-
-def _table(summary: dict[str, Any]) -> str:
-    lines = [
-        "| method | training episodes per seed | success (IQM) | 95 % interval | sub-goals reached |",
-        "|---|---|---|---|---|",
-    ]
-    for name, label in _LABELS.items():
-        row = summary["methods"][name]
-        low, high = row["ci95"]
-        lines.append(
-            f"| {label} | {row['episodes']:,} | {row['success_iqm']:.3f} | "
-            f"[{low:.3f}, {high:.3f}] | {row['subgoals']:.2f} |"
-        )
-    steering = summary["steering"]
-    low, high = steering["ci95"]
-    lines.append(
-        f"| labelled controllers (know the goals) | 0 | {steering['success']:.3f} | "
-        f"[{low:.3f}, {high:.3f}] | {steering['subgoals']:.2f} |"
-    )
-    return "\n".join(lines)
-
-
-def _report(config: Config, summary: dict[str, Any], figures: dict[str, str]) -> str:
-    switching, wall = summary["switching"], summary["wall_seconds"]
-    heldout = summary["switching_heldout"]
-    task = ", ".join("-".join(task) for task in config.env.heldout_tasks)
-    packaged = [n for n in ("pretrain", "discover") if n not in summary["trained_stages"]]
-    origin = (
-        f"Weights of {' and '.join(packaged)} come with the package; everything else was trained in this run."
-        if packaged
-        else "All stages were trained in this run."
-    )
-    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in wall.items())
-    parts = [
-        "# Internal RL on gridworld-pinpad",
-        f"Preset `{config.name}`, held-out task {task}, {summary['seeds']} RL seeds. {origin}",
-        _table(summary),
-        (
-            f"Every figure in the table is measured on {summary['methods']['internal_rl']['evaluation_episodes']} fresh "
-            "solvable layouts per seed. Intervals resample seeds, then episodes; where no episode (or every one) "
-            "succeeded, the Wilson interval of the pooled episodes is given. Of uniform layouts, "
-            f"{summary['solvable_fraction']:.1%} can be solved; the others are drawn again."
-        ),
-        (
-            "Hard switches against true sub-goal changes on fresh expert trajectories, first step left out: on the "
-            f"pretraining tasks precision {switching['precision']:.2f}, recall {switching['recall']:.2f}, "
-            f"F1 {switching['f1']:.2f}; {switching['switches_per_episode']:.1f} switches per episode. On the held-out "
-            f"task, the expert drawing among its optimal actions, F1 {heldout['f1']:.2f} (precision "
-            f"{heldout['precision']:.2f}, recall {heldout['recall']:.2f})."
-        ),
-        f"Wall time: {seconds}. Internal RL ran {summary['env_steps_per_second']:,.0f} environment steps per second.",
-        "## Success during RL",
-        f"![learning curves]({figures['learning_curves']})",
-        "## When the metacontroller switches",
-        f"![switching]({figures['switching']})",
-        "## One episode on the held-out task",
-        "The trace is the gate β_t; below it the active code z_t and the true sub-goal.",
-        f"![episode]({figures['episode']})",
-    ]
-    if "losses" in figures:
-        parts += ["## Losses of the first two stages", f"![losses]({figures['losses']})"]
-    return "\n\n".join(parts) + "\n"

@@ -1,128 +1,230 @@
-"""The stages as whole runs: directories in, directories out. The CLI, the demo and the tests all go through here.
+"""The stages as whole runs: directories in, directories out. The command line, the demo and the tests all go through
+here.
 
 Each `run_*` validates, makes (or reopens) the run directory, trains to the end and returns the directory. A state has a
 leading seed axis only if the run has several seeds.
 """
 
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
 
+from internal_rl import build
 from internal_rl.config import Config
+from internal_rl.demonstrations.contract import Demonstrations, stacked
+from internal_rl.demonstrations.views import check_view
 from internal_rl.errors import UserError
-from internal_rl.networks import Params, base_network
-from internal_rl.runs import loop, run_dir
+from internal_rl.models.contract import Params
+from internal_rl.runs import run_dir
 from internal_rl.runs.checkpoint import Checkpoints, export_params, import_params
 from internal_rl.runs.config_io import config_to_json
+from internal_rl.runs.own_files import check_unchanged, fingerprints
 from internal_rl.runs.run_dir import RunDir
+from internal_rl.runs.train import Job, Program, shapes, train
 from internal_rl.stages import contest, discover, pretrain, reinforce, reinforce_credit
 from internal_rl.validate import validate
-from internal_rl.world import pretrain_world
 
 STAGES = ("pretrain", "discover", "reinforce")
 
 
-def run_pretrain(
-    config: Config,
-    path: Path,
-    *,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> RunDir:
-    """Stage 1 in `path`."""
-    run, config, seeds = _open("pretrain", config, path, {}, 0, seeds, resume, overwrite)
-    state = _init(lambda key: pretrain.init(config, key), config.seed, seeds)
-    loop.run(
-        "pretrain",
-        state,
-        pretrain.make_update(config),
-        total_steps=config.pretrain.steps,
-        runtime=config.runtime,
-        run=run,
-        headline="action_nll",
-        seeds_axis=seeds > 1,
-        resume=resume,
-        progress=progress,
+def run_pretrain(config: Config, path: Path, **flags: Any) -> RunDir:
+    """Stage 1 in `path`. Flags: see `runs.train.train`."""
+
+    def check(config: Config) -> None:
+        validate(config, "pretrain")
+        world = build.pretrain_world(config.env)
+        build.demonstrations(config, world, clean=False)
+
+    job = Job(
+        stage="pretrain",
+        config=config,
+        program=_pretrain_program,
+        check=check,
+        own_files=build.own_references,
     )
-    return run
+    return train(job, path, **flags)
 
 
 def run_discover(
-    config: Config,
-    path: Path,
-    base: RunDir,
-    *,
-    base_seed: int = 0,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
+    config: Config, path: Path, base: RunDir, *, base_seed: int = 0, **flags: Any
 ) -> RunDir:
-    """Stage 2 in `path`, on the base model of `base`."""
-    parents = {"pretrain": base}
-    run, config, seeds = _open(
-        "discover", config, path, parents, base_seed, seeds, resume, overwrite
+    """Stage 2 in `path`, on the base model of `base`. Flags: see `runs.train.train`."""
+
+    def check(config: Config) -> None:
+        load_params(base, base_seed)  # a broken parent is reported before anything is made
+        validate(config, "discover")
+        world = build.pretrain_world(config.env)
+        check_view(world, config.discover)
+        build.models(config, world)
+        build.discovery_demonstrations(config, world)
+
+    job = Job(
+        stage="discover",
+        config=_made_by(base, config, "pretrain"),
+        program=_discover_program,
+        check=check,
+        own_files=build.own_references,
+        parents={"pretrain": base},
+        parent_seed=base_seed,
     )
-    base_params = load_base(run.parent("pretrain"), parent_seed_of(run))
-    state = _init(lambda key: discover.init(config, key, base_params), config.seed, seeds)
-    loop.run(
-        "discover",
-        state,
-        discover.make_update(config),
-        total_steps=config.discover.steps,
-        runtime=config.runtime,
-        run=run,
-        headline="loss",
-        seeds_axis=seeds > 1,
-        frozen=base_params,
-        resume=resume,
-        progress=progress,
-    )
-    return run
+    return train(job, path, **flags)
 
 
 def run_reinforce(
+    config: Config, path: Path, parent: RunDir, *, parent_seed: int = 0, **flags: Any
+) -> RunDir:
+    """Stage 3 in `path`. `parent` is a discover run for the method internal, a pretrain run for raw_action. Flags: see
+    `runs.train.train`."""
+    stage = parent_stage(config)
+
+    def check(config: Config) -> None:
+        load_params(parent, parent_seed)
+        validate(config, "reinforce")
+        world = build.heldout_world(config.env)
+        build.models(config, world)
+        world = reinforce.training_world(world, config.reinforce)
+        if config.reinforce.credit.method != "trajectory":
+            reinforce_credit.reward_kinds(world)
+
+    job = Job(
+        stage="reinforce",
+        config=_made_by(parent, config, stage),
+        program=_reinforce_program,
+        check=check,
+        own_files=build.own_references,
+        parents={stage: parent},
+        parent_seed=parent_seed,
+    )
+    return train(job, path, **flags)
+
+
+def parent_stage(config: Config) -> str:
+    """The stage that a reinforce run with this config builds on."""
+    return "discover" if config.reinforce.method == "internal" else "pretrain"
+
+
+def _made_by(parent: RunDir, config: Config, stage: str) -> Config:
+    """What a run builds on is recorded as it was made, not as the config at hand would make it."""
+    if parent.stage != stage:
+        raise UserError(
+            f"{parent.path} is a run of stage '{parent.stage}'; expected stage '{stage}'"
+        )
+    env = replace(parent.config.env, heldout_tasks=config.env.heldout_tasks)
+    made = ["model", "pretrain"]
+    if stage == "discover":
+        made += ["data", "metacontroller", "discover"]
+    return replace(config, env=env, **{part: getattr(parent.config, part) for part in made})
+
+
+def _pretrain_program(config: Config, run: RunDir, seeds: int) -> Program:
+    world = build.pretrain_world(config.env)
+    source, feed = _fed(
+        build.demonstrations(config, world, clean=False), config, seeds, clean=False
+    )
+    network = build.base_network(config.model, world)
+    return Program(
+        init=_initialiser("pretrain", config, statistics=getattr(source, "obs_statistics", None)),
+        update=pretrain.make_update(config.pretrain, network, None if feed else source),
+        total_steps=config.pretrain.steps,
+        headline="action_nll",
+        frozen=() if feed else source.data,
+        feed=feed,
+    )
+
+
+def _discover_program(config: Config, run: RunDir, seeds: int) -> Program:
+    world = build.pretrain_world(config.env)
+    main, tail = build.discovery_demonstrations(config, world)
+    source, feed = _fed(main, config, seeds, clean=True)
+    base_params = load_base(run.parent("pretrain"), parent_seed_of(run))
+    return Program(
+        init=lambda key: discover.init(
+            config.discover, build.models(config, world), key, base_params
+        ),
+        update=discover.make_update(
+            config.discover, build.models(config, world), world, None if feed else source, tail
+        ),
+        total_steps=config.discover.steps,
+        headline="loss",
+        frozen=(base_params, () if feed else source.data),
+        feed=feed,
+    )
+
+
+def _reinforce_program(config: Config, run: RunDir, seeds: int) -> Program:
+    world = reinforce.training_world(build.heldout_world(config.env), config.reinforce)
+    models = build.models(config, world)
+    frozen = load_parent(run)
+    init, make_update = _reinforce_rule(config)
+    return Program(
+        title=f"reinforce {config.reinforce.method}",
+        init=lambda key: init(config.reinforce, models, key, frozen.base),
+        update=make_update(config.reinforce, models, world),
+        total_steps=config.reinforce.iterations,
+        headline="success",
+        frozen=frozen,
+    )
+
+
+def _fed(
+    source: Any, config: Config, seeds: int, *, clean: bool
+) -> tuple[Demonstrations, Callable[[int], Any] | None]:
+    """Demonstrations, and a function that makes chunks of batches where they do not fit on the device."""
+    if not hasattr(source, "host_rows") or getattr(source, "on_device", False):
+        return source, None
+    count = config.discover.batch_size if clean else config.pretrain.batch_size
+
+    def feed(step: int) -> Any:
+        def one(n: int) -> Any:
+            rows = [source.host_rows(config.seed + s, n, count, clean=clean) for s in range(seeds)]
+            return rows[0] if seeds == 1 else stacked(rows)
+
+        return stacked([one(step + i) for i in range(config.runtime.log_every)])
+
+    return source, feed
+
+
+def run_of_weights(
+    stage: str,
     config: Config,
     path: Path,
-    parent: RunDir,
+    files: Mapping[str, bytes],
     *,
-    parent_seed: int = 0,
-    seeds: int = 1,
-    resume: bool = False,
+    parents: Mapping[str, RunDir] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> RunDir:
-    """Stage 3 in `path`. `parent` is a discover run for the method internal, a pretrain run for raw_action."""
-    stage = "discover" if config.reinforce.method == "internal" else "pretrain"
-    parents = {stage: parent}
-    run, config, seeds = _open(
-        "reinforce", config, path, parents, parent_seed, seeds, resume, overwrite
+    """A finished run directory around weights that were made elsewhere: packaged or adopted ones.
+
+    Args:
+        files: `STAGE.safetensors` and `STAGE.json` as `export_params` writes them.
+
+    Raises:
+        UserError: shapes or checksums are wrong; nothing is left at `path` then.
+    """
+    run = run_dir.create(
+        path,
+        stage,
+        config,
+        parents=parents,
+        overwrite=overwrite,
+        own_files=fingerprints(build.own_references(config)),
     )
-    frozen = load_parent(run)
-    rule = _reinforce_stage(config)
-    state = _init(lambda key: rule.init(config, key, frozen.base), config.seed, seeds)
-    loop.run(
-        f"reinforce {config.reinforce.method}",
-        state,
-        rule.make_update(config),
-        total_steps=config.reinforce.iterations,
-        runtime=config.runtime,
-        run=run,
-        headline="success",
-        seeds_axis=seeds > 1,
-        frozen=frozen,
-        resume=resume,
-        progress=progress,
-    )
+    try:
+        (run.path / "weights").mkdir()
+        for name, content in files.items():
+            (run.path / "weights" / name).write_bytes(content)
+        load_params(run)  # checked here, not after an hour of RL
+    except UserError:
+        shutil.rmtree(run.path)
+        raise
+    run.set_status("done")
     return run
 
 
@@ -139,6 +241,7 @@ def load_params(run: RunDir, seed: int | None = 0) -> Params:
     Warns:
         UserWarning: the checkpoint is not that of the last step.
     """
+    check_unchanged(run)
     config, seeds = run.config, run.info["num_seeds"]
     if seed is not None and not 0 <= seed < seeds:
         raise UserError(f"{run.path}: no seed {seed}; allowed: 0..{seeds - 1}")
@@ -233,83 +336,30 @@ def load_parent(run: RunDir) -> reinforce.Frozen:
     return load_frozen(run.parent(stage), parent_seed_of(run))
 
 
-def _reinforce_stage(config: Config) -> Any:
-    """The module that trains on held-out tasks."""
-    return reinforce if config.reinforce.credit.method == "trajectory" else reinforce_credit
-
-
-def _initialiser(stage: str, config: Config):
-    world = pretrain_world(config.env)
-    if stage == "pretrain":
-        return lambda key: pretrain.init(config, key)
-    base = base_network(config, world.obs_spec, world.action_spec)
-    if stage == "discover":
-        return lambda key: discover.init(config, key, base.init(key))
-    if stage == "reinforce":
-        rule = _reinforce_stage(config)
-        return lambda key: rule.init(config, key, base.init(key))
-    raise UserError(f"stage '{stage}' has no weights; allowed: {', '.join(STAGES)}")
-
-
 @lru_cache(maxsize=64)
 def _template(stage: str, config: Config, seeds: int) -> Any:
     """Shapes of a run's state; cached, because every stage asks for those of its parents several times."""
-    return jax.eval_shape(_states(_initialiser(stage, config), seeds), _keys(config.seed, seeds))
+    return shapes(_initialiser(stage, config), config.seed, seeds)
 
 
-def _init(init: Callable, seed: int, seeds: int) -> Any:
-    """State of one seed, or of several along a leading axis. Jitted: op by op it would take seconds."""
-    return jax.jit(_states(init, seeds))(_keys(seed, seeds))
+def _initialiser(stage: str, config: Config, statistics: tuple | None = None) -> Callable:
+    """key → state of a stage, on base weights of the right shape."""
+    if stage == "pretrain":
+        network = build.base_network(config.model, build.pretrain_world(config.env))
+        return lambda key: pretrain.init(config.pretrain, network, key, statistics)
+    if stage == "discover":
+        models = build.models(config, build.pretrain_world(config.env))
+        return lambda key: discover.init(config.discover, models, key, models.base.init(key))
+    if stage == "reinforce":
+        models = build.models(config, build.heldout_world(config.env))
+        init, _ = _reinforce_rule(config)
+        return lambda key: init(config.reinforce, models, key, models.base.init(key))
+    raise UserError(f"stage '{stage}' has no weights; allowed: {', '.join(STAGES)}")
 
 
-def _states(init: Callable, seeds: int) -> Callable:
-    return init if seeds == 1 else jax.vmap(init)
-
-
-def _keys(seed: int, seeds: int) -> Key[Array, "..."]:
-    key = jax.random.key(seed)
-    return key if seeds == 1 else jax.random.split(key, seeds)
-
-
-def _open(
-    stage: str,
-    config: Config,
-    path: Path,
-    parents: Mapping[str, RunDir],
-    parent_seed: int,
-    seeds: int,
-    resume: bool,
-    overwrite: bool,
-) -> tuple[RunDir, Config, int]:
-    """Make the run directory, or reopen it with the config it was started with."""
-    if seeds < 1:
-        raise UserError(f"seeds is {seeds}; allowed: at least 1")
-    if resume:
-        run = run_dir.open_run(path, stage)
-        return run, run.config, run.info["num_seeds"]
-    for name, parent in parents.items():
-        if parent.stage != name:
-            raise UserError(
-                f"{parent.path} is a run of stage '{parent.stage}'; expected stage '{name}'"
-            )
-        # A broken parent is reported before anything is made or overwritten.
-        load_params(parent, parent_seed)
-        env = replace(parent.config.env, heldout_tasks=config.env.heldout_tasks)
-        # What a run builds on is recorded as it was made, not as the config at hand would make it.
-        made = (
-            "model",
-            "pretrain",
-            *(("metacontroller", "discover") if name == "discover" else ()),
-        )
-        config = replace(config, env=env, **{part: getattr(parent.config, part) for part in made})
-    validate(config, stage)
-    run = run_dir.create(
-        path,
-        stage,
-        config,
-        overwrite=overwrite,
-        parents=parents,
-        parent_seed=parent_seed,
-        num_seeds=seeds,
-    )
-    return run, config, seeds
+def _reinforce_rule(config: Config) -> tuple[Callable, Callable]:
+    """`init` and `make_update` of what trains on the held-out tasks."""
+    if config.reinforce.credit.method == "trajectory":
+        return reinforce.init, reinforce.make_update
+    world = reinforce.training_world(build.heldout_world(config.env), config.reinforce)
+    return partial(reinforce_credit.init, world=world), reinforce_credit.make_update

@@ -6,18 +6,14 @@ import math
 from typing import Any
 
 from agents.credit.config import check_sampled
-from envs.pinpad.expert import check_solvable
-from envs.pinpad.gridworld import GridPinpad
-from envs.pinpad.tasks import encode_tasks
-from internal_rl.config import Config, EnvConfig, OptimizerConfig, ReinforceConfig, RuntimeConfig
+from internal_rl import build
+from internal_rl.config import Config, ModelConfig, OptimizerConfig, ReinforceConfig, RuntimeConfig
 from internal_rl.errors import UserError
 from internal_rl.runs.config_io import config_from_json, config_to_json
 from internal_rl.runs.loop import check_steps
 
 # Lower bounds by dotted name. Every other number is checked below or may be anything.
 _AT_LEAST_ONE = (
-    *("model.width", "model.depth", "model.mlp_width", "model.num_heads", "model.head_dim"),
-    *("model.lru_width", "model.lru_blocks", "model.conv_width", "env.horizon"),
     *("pretrain.batch_size", "discover.batch_size"),
     *("evaluate.episodes", "evaluate.steering_steps"),
     *("metacontroller.code_dim", "metacontroller.history_dim", "metacontroller.embedding_dim"),
@@ -26,7 +22,7 @@ _AT_LEAST_ONE = (
     *("metacontroller.decoder_hidden", "runtime.keep_checkpoints"),
 )
 _AT_LEAST_ZERO = (
-    *("seed", "model.init_scale", "pretrain.obs_loss_weight", "metacontroller.rank"),
+    *("seed", "pretrain.obs_loss_weight", "metacontroller.rank"),
     *(
         "discover.kl_weight",
         "discover.kl_warmup_steps",
@@ -38,6 +34,11 @@ _AT_LEAST_ZERO = (
         "discover.tail_kl_decay_steps",
     ),
     "discover.obs_loss_weight",
+)
+
+_MODEL_AT_LEAST_ONE = (
+    *("model.width", "model.depth", "model.mlp_width", "model.num_heads", "model.head_dim"),
+    *("model.lru_width", "model.lru_blocks", "model.conv_width"),
 )
 
 # Gate blocks of the sequence embedder's RG-LRU, which no field sets.
@@ -55,13 +56,22 @@ def validate(config: Config, stage: str = "") -> None:
     for name in _AT_LEAST_ZERO:
         _check(config, name, _get(config, name) >= 0, "at least 0")
     _check(config, "seed", config.seed < 2**32, "at most 4294967295 (32 bits)")
-    _check_env(config.env)
-    _check_model(config)
+    if isinstance(config.model, ModelConfig):
+        _check_model(config, config.model)
+    _check_metacontroller(config)
+    horizon = build.pretrain_world(config.env).horizon
+    network = build.base_network(config.model, build.heldout_world(config.env))
+    build.cut(config.discover, network)
+    rank = config.metacontroller.rank
+    fits = rank <= network.width
+    _check(
+        config, "metacontroller.rank", fits, f"0 (full) to the base model's width ({network.width})"
+    )
     for part in ("pretrain", "discover", "reinforce", "raw_action"):
         _check_optimizer(config, f"{part}.optimizer", getattr(config, part).optimizer)
     _check(config, "pretrain.epsilon", 0 <= config.pretrain.epsilon < 1, "in [0, 1)")
     for name in ("reinforce", "raw_action"):
-        _check_reinforce(config, name, getattr(config, name))
+        _check_reinforce(config, name, getattr(config, name), horizon)
     is_raw = config.raw_action.method == "raw_action"
     _check(config, "raw_action.method", is_raw, "'raw_action'")
     check_runtime(config, config.runtime, stage)
@@ -100,31 +110,10 @@ def check_runtime(config: Config, runtime: RuntimeConfig, stage: str = "") -> No
         check_steps(f"{name}.{count}", getattr(getattr(config, name), count), runtime)
 
 
-def _check_env(cfg: EnvConfig) -> None:
-    try:
-        GridPinpad(
-            grid_size=cfg.grid_size,
-            num_objects=cfg.num_objects,
-            num_walls=cfg.num_walls,
-            observation=cfg.observation,
-        )
-    except ValueError as error:
-        raise UserError(f"env.{error}") from None
-    for name in ("pretrain_tasks", "heldout_tasks"):
-        try:
-            check_solvable(encode_tasks(getattr(cfg, name), cfg.num_objects), cfg.horizon)
-        except ValueError as error:
-            raise UserError(f"env.{name}: {error}") from None
-
-
-def _check_model(config: Config) -> None:
-    cfg = config.model
-    _check(
-        config,
-        "model.controlled_layer",
-        0 <= cfg.controlled_layer <= cfg.depth,
-        f"0 to model.depth ({cfg.depth})",
-    )
+def _check_model(config: Config, cfg: ModelConfig) -> None:
+    for name in _MODEL_AT_LEAST_ONE:
+        _check(config, name, _get(config, name) >= 1, "at least 1")
+    _check(config, "model.init_scale", cfg.init_scale >= 0, "at least 0")
     even = cfg.num_buckets >= 2 and cfg.num_buckets % 2 == 0
     _check(config, "model.num_buckets", even, "an even number of at least 2")
     _check(
@@ -139,6 +128,9 @@ def _check_model(config: Config) -> None:
         cfg.lru_width % cfg.lru_blocks == 0,
         f"a multiple of model.lru_blocks ({cfg.lru_blocks})",
     )
+
+
+def _check_metacontroller(config: Config) -> None:
     fits = config.metacontroller.embedding_width % _EMBEDDER_BLOCKS == 0
     allowed = f"a multiple of {_EMBEDDER_BLOCKS}, the gate blocks of its RG-LRU"
     _check(config, "metacontroller.embedding_width", fits, allowed)
@@ -146,13 +138,6 @@ def _check_model(config: Config) -> None:
     _check(config, "metacontroller.gate_temperature", temperature > 0, "above 0")
     rate = config.metacontroller.random_switch_rate
     _check(config, "metacontroller.random_switch_rate", 0 <= rate <= 1, "0 to 1")
-    rank, width = config.metacontroller.rank, cfg.width
-    _check(
-        config,
-        "metacontroller.rank",
-        rank <= width,
-        f"0 (full) to model.width ({width})",
-    )
 
 
 def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
@@ -165,15 +150,15 @@ def _check_optimizer(config: Config, name: str, cfg: OptimizerConfig) -> None:
         _check(config, f"{name}.{field}", 0 <= getattr(cfg, field) < 1, "in [0, 1)")
 
 
-def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig) -> None:
+def _check_reinforce(config: Config, name: str, cfg: ReinforceConfig, horizon: int) -> None:
     counts = ("batch_size", "epochs", "minibatches", "policy_width", "policy_lru_blocks")
     for field in (*counts, "distractor_steps"):
         _check(config, f"{name}.{field}", getattr(cfg, field) >= 1, "at least 1")
     for field in ("clip", "advantage_delta", "initial_std"):
         _check(config, f"{name}.{field}", getattr(cfg, field) > 0, "above 0")
-    most = config.env.horizon if cfg.method == "internal" else 0
+    most = horizon if cfg.method == "internal" else 0
     fits = 0 <= cfg.abstract_steps <= most
-    allowed = f"0 (all) to env.horizon ({most})" if most else "0 for raw actions"
+    allowed = f"0 (all) to the world's horizon ({most})" if most else "0 for raw actions"
     _check(config, f"{name}.abstract_steps", fits, allowed)
     _check(config, f"{name}.entropy_weight", cfg.entropy_weight >= 0, "at least 0")
     _check(config, f"{name}.distractor_reward", 0 <= cfg.distractor_reward < 1, "0 to below 1")

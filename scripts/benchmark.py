@@ -3,7 +3,7 @@
 Each sub-command is the function `main` of one module in scripts/benchmarks/.
 """
 
-import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
+import internal_rl.runs.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
 
 # isort: split
 import sys

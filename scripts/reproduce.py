@@ -4,7 +4,7 @@ Each sub-command is a function in one module of scripts/reproductions/; it train
 then draws ours beside the paper's digitised values.
 """
 
-import internal_rl.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
+import internal_rl.runs.all_cores  # noqa: F401 - first, because importing gymnax starts JAX
 
 # isort: split
 import sys

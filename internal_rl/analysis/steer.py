@@ -10,39 +10,40 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from internal_rl.config import Config, OptimizerConfig
-from internal_rl.control import LowRankControl, apply_control
-from internal_rl.data import masked_mean, padded_batch
-from internal_rl.networks import Params, base_network
-from internal_rl.optim import make_optimizer
-from internal_rl.rollout import Controller, Decision
+from internal_rl.config import OptimizerConfig
+from internal_rl.demonstrations.contract import Demonstrations, masked_mean
+from internal_rl.models.contract import Params
+from internal_rl.models.control import LowRankControl, apply_control
+from internal_rl.models.parts import Models
+from internal_rl.play.controllers import Controller, Decision
+from internal_rl.stages.optim import make_optimizer
 from internal_rl.stages.pretrain import TrainState
-from internal_rl.world import pretrain_world
+
+MOST_ROWS = 512
+"""Batch of the paper (App. C.3); smaller where discovery's is."""
 
 
-def init(config: Config, key: jax.Array, *, rank: int = 16) -> TrainState:
-    """Controllers [O, r, D] and [O, D, r] that start at U = 0."""
+def init(key: jax.Array, goals: int, width: int, steps: int, *, rank: int = 16) -> TrainState:
+    """Controllers [G, r, D] and [G, D, r] that start at U = 0."""
     key_params, key_run = jax.random.split(key)
-    goals, width = config.env.num_objects, config.model.width
     params = {
         "a": jax.random.normal(key_params, (goals, rank, width)) * width**-0.5,
         "b": jnp.zeros((goals, width, rank)),
     }
-    opt_state = _optimizer(config).init(params)
-    return TrainState(jnp.int32(0), key_run, params, opt_state)
+    return TrainState(jnp.int32(0), key_run, params, _optimizer(steps).init(params))
 
 
-def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-    """One gradient step on −log p(a_t | o_1:t, g_t) as `update(state, base_params)`."""
-    world = pretrain_world(config.env)
-    network = base_network(config, world.obs_spec, world.action_spec)
-    optimizer = _optimizer(config)
-    rows = min(config.discover.batch_size, 512)
+def make_update(
+    models: Models, demonstrations: Demonstrations, rows: int, steps: int
+) -> Callable[[TrainState, tuple[Params, Any]], tuple[TrainState, dict]]:
+    """One gradient step on −log p(a_t | o_1:t, g_t) as `update(state, (base_params, data))`."""
+    optimizer = _optimizer(steps)
 
-    def update(state: TrainState, base_params: Params) -> tuple[TrainState, dict]:
+    def update(state: TrainState, frozen: tuple[Params, Any]) -> tuple[TrainState, dict]:
+        base_params, data = frozen
         key = jax.random.fold_in(state.key, state.step)
-        batch, _ = padded_batch(key, world, rows, 0.0, "uniform")
-        base = network.bind(base_params)
+        batch, _ = demonstrations.rows(data, key, rows, clean=True)
+        base = models.bind_base(base_params)
         _, e = base.lower(batch.obs, None, batch.reset)
 
         def loss_fn(params):
@@ -76,7 +77,6 @@ def labelled_controller(params: dict[str, jax.Array], code_dim: int = 0) -> Cont
     return Controller(init=lambda batch: jnp.full((batch,), -1, jnp.int32), act=act)
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
+def _optimizer(steps: int) -> optax.GradientTransformation:
     # Spec section 4: AdamW 1e-3, weight decay 0.03 on the factors themselves.
-    cfg = OptimizerConfig(learning_rate=1e-3, weight_decay=0.03)
-    return make_optimizer(cfg, config.evaluate.steering_steps)
+    return make_optimizer(OptimizerConfig(learning_rate=1e-3, weight_decay=0.03), steps)

@@ -34,106 +34,84 @@ from internal_rl.credit.world import (
     validate,
     validate_shadow,
 )
-from internal_rl.errors import UserError
-from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.runs.seeds import seed_mesh, split
+from internal_rl.runs.train import Job, Program, shapes, train
 
 TRAIN, SHADOW = "credit-train", "credit-shadow"
 """Stages of runs; each credit model of a shadow run has a part of the state of its own."""
 
 
-def run_train(
-    config: CreditRunConfig,
-    path: Path,
-    *,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> RunDir:
-    """Train one estimator; evaluation of `train.eval_episodes` episodes at every log line."""
-    run, config, seeds = _open(TRAIN, config, path, seeds, resume, overwrite)
+def run_train(config: CreditRunConfig, path: Path, **flags: Any) -> RunDir:
+    """Train one estimator; evaluation of `train.eval_episodes` episodes at every log line. Flags: `runs.train.train`."""
+    return train(Job(TRAIN, config, _train_program, validate), path, **flags)
+
+
+def run_shadow(config: CreditRunConfig, path: Path, **flags: Any) -> RunDir:
+    """Measure many estimators along the training of `config.credit`, which alone acts. Flags: `runs.train.train`."""
+
+    def check(config: CreditRunConfig) -> None:
+        validate(config)
+        validate_shadow(config)
+
+    return train(Job(SHADOW, config, _shadow_program, check), path, **flags)
+
+
+def _train_program(config: CreditRunConfig, run: RunDir, seeds: int) -> Program:
     built = build_world(config.world)
     model, policy = build_model(config.credit, built), build_policy(config, built)
-    init = make_init(config.train, policy, model, config.credit.policy_rate)
-    state = _start(config, init, seeds)
     learns = learns_features(config.credit)
-    if learns and not resume:
+
+    def with_features(state: TrainState) -> TrainState:
         found = trained_features(config, built, policy, state, seeds)
-        state = state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
-    burn_in = config.credit.features.burn_in if learns else 0
+        return state.replace(credit={**state.credit, "features": found})  # pyright: ignore[reportAttributeAccessIssue]
+
     evaluate = make_evaluate(config.train, built.world, policy)
-    loop.run(
-        f"credit {config.credit.method}",
-        state,
-        make_update(
-            config.train, built.world, policy, model, config.credit.policy_rate, burn_in=burn_in
-        ),
+    burn_in = config.credit.features.burn_in if learns else 0
+    rate = config.credit.policy_rate
+    return Program(
+        title=f"credit {config.credit.method}",
+        init=make_init(config.train, policy, model, rate),
+        update=make_update(config.train, built.world, policy, model, rate, burn_in=burn_in),
         total_steps=config.train.batches,
-        runtime=config.runtime,
-        run=run,
         headline="return",
-        seeds_axis=seeds > 1,
+        prepare=with_features if learns else None,
         extra_metrics=_of_seeds(config, evaluate, jax.vmap(evaluate), seeds),
         check=_check(config, built),
-        resume=resume,
-        progress=progress,
     )
-    return run
 
 
-def run_shadow(
-    config: CreditRunConfig,
-    path: Path,
-    *,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> RunDir:
-    """Measure many estimators along the training of `config.credit`, which alone acts."""
-    run, config, seeds = _open(SHADOW, config, path, seeds, resume, overwrite)
+def _shadow_program(config: CreditRunConfig, run: RunDir, seeds: int) -> Program:
     built = build_world(config.world)
     mdp = tables(built).astype(jnp.float32)
     models = shadow_models(config, built)
     policy = build_policy(config, built)
     idle = [name for name in models if name.startswith("exact_")]
     together = parallel_model(models, "main", idle)
-    init = make_init(config.train, policy, together, config.credit.policy_rate)
-    state = _start(config, init, seeds)
-    with_features = shadow_features(config)
-    if with_features and not resume:
+    featured = shadow_features(config)
+
+    def with_features(state: TrainState) -> TrainState:
         found = trained_features(config, built, policy, state, seeds)
-        trained = {name: {**state.credit[name], "features": found} for name in with_features}
-        state = state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
+        trained = {name: {**state.credit[name], "features": found} for name in featured}
+        return state.replace(credit={**state.credit, **trained})  # pyright: ignore[reportAttributeAccessIssue]
+
     measure = make_measure(
         config.train, built.world, policy, models, mdp, config.shadow.first_state_only, idle
     )
-    loop.run(
-        "credit shadow",
-        state,
-        make_update(
-            config.train,
-            built.world,
-            policy,
-            together,
-            config.credit.policy_rate,
-            burn_in=config.credit.features.burn_in if with_features else 0,
-        ),
+    burn_in = config.credit.features.burn_in if featured else 0
+    rate = config.credit.policy_rate
+    return Program(
+        title="credit shadow",
+        init=make_init(config.train, policy, together, rate),
+        update=make_update(config.train, built.world, policy, together, rate, burn_in=burn_in),
         total_steps=config.train.batches,
-        runtime=config.runtime,
-        run=run,
         headline="return",
-        seeds_axis=seeds > 1,
+        prepare=with_features if featured else None,
         # Seed by seed: the gradients of many trajectories and estimators need much memory.
         extra_metrics=_of_seeds(config, measure, lambda state: jax.lax.map(measure, state), seeds),
         check=_check(config, built),
-        resume=resume,
-        progress=progress,
     )
-    return run
 
 
 def shadow_models(config: CreditRunConfig, built: BuiltWorld) -> dict[str, CreditModel]:
@@ -160,7 +138,7 @@ def last_state(run: RunDir) -> TrainState:
         model = build_model(config.credit, built)
     policy = build_policy(config, built)
     init = make_init(config.train, policy, model, config.credit.policy_rate)
-    template = jax.eval_shape(lambda: _start(config, init, seeds))
+    template = shapes(init, config.seed, seeds)
     state = Checkpoints(run).restore_latest(template)[1]
     return state if seeds > 1 else jax.tree.map(lambda x: x[None], state)
 
@@ -183,13 +161,6 @@ def build_policy(config: CreditRunConfig, built: BuiltWorld) -> Policy:
     """The policy network of a config."""
     spec = built.spec
     return mlp_policy(spec.obs_dim, spec.num_actions, config.train.policy_width)
-
-
-def _start(config: CreditRunConfig, init: Any, seeds: int) -> TrainState:
-    key = jax.random.key(config.seed)
-    if seeds == 1:
-        return jax.jit(init)(key)
-    return jax.jit(jax.vmap(init))(jax.random.split(key, seeds))
 
 
 def _of_seeds(config: CreditRunConfig, one: Callable, many: Callable, seeds: int) -> Callable:
@@ -280,19 +251,3 @@ def _collect(
     batch = jax.device_get(sample(jax.random.fold_in(key, FEATURE_DATA)))
     keep = ~batch.done[:, :-1] | features.after_end
     return batch.obs[:, :-1][keep], batch.action[keep], batch.reward[keep]
-
-
-def _open(
-    stage: str, config: CreditRunConfig, path: Path, seeds: int, resume: bool, overwrite: bool
-) -> tuple[RunDir, CreditRunConfig, int]:
-    """Make the run directory, or reopen it with the config it was started with."""
-    if seeds < 1:
-        raise UserError(f"seeds is {seeds}; allowed: at least 1")
-    if resume:
-        run = run_dir.open_run(path, stage)
-        return run, run.load_config(CreditRunConfig), run.info["num_seeds"]
-    validate(config)
-    if stage == SHADOW:
-        validate_shadow(config)
-    run = run_dir.create(path, stage, config, overwrite=overwrite, num_seeds=seeds)
-    return run, config, seeds

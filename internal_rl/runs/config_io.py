@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from internal_rl.errors import UserError
@@ -29,6 +30,16 @@ def config_from_json(data: Any, cls: type[ConfigT], *, source: str = "config") -
     return _decode(data, cls, source, "")
 
 
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a nested config with its dotted name."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value
+
+
 def _decode(value: Any, kind: Any, source: str, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(value, kind, source, path)
@@ -42,6 +53,8 @@ def _decode(value: Any, kind: Any, source: str, path: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
+        if all(dataclasses.is_dataclass(a) for a in args):
+            return _decode_dataclass(value, _tagged(value, args, source, path), source, path)
         return _decode(value, next(a for a in args if a is not type(None)), source, path)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
@@ -67,6 +80,24 @@ def _decode_dataclass(value: Any, kind: Any, source: str, path: str) -> Any:
         )
     hints = get_type_hints(kind)
     return kind(**{n: _decode(value[n], hints[n], source, prefix + n) for n in names})
+
+
+def _tagged(value: Any, kinds: tuple, source: str, path: str) -> Any:
+    """The class that the first field of `value` names: where it is a Literal, one of its choices; else any text."""
+    if not isinstance(value, dict):
+        raise _wrong(source, path or "(top level)", value, "a JSON object")
+    allowed = []
+    for kind in kinds:
+        tag = dataclasses.fields(kind)[0].name
+        hint = get_type_hints(kind)[tag]
+        found = value.get(tag)
+        if get_origin(hint) is not Literal:
+            if isinstance(found, str):
+                return kind
+        elif found in get_args(hint):
+            return kind
+        allowed.append(repr(get_args(hint)[0]) if get_args(hint) else "a reference")
+    raise _wrong(source, f"{path}.{tag}", found, " or ".join(allowed))
 
 
 def _decode_tuple(value: Any, args: tuple, source: str, path: str) -> tuple:

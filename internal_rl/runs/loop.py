@@ -42,6 +42,7 @@ def run(
     headline: str,
     seeds_axis: bool = False,
     frozen: Any = None,
+    feed: Callable[[int], Any] | None = None,
     extra_metrics: Callable[[StateT], Mapping[str, Any]] | None = None,
     check: Callable[[Mapping[str, Any]], str | None] | None = None,
     resume: bool = False,
@@ -68,6 +69,9 @@ def run(
         frozen: pytree that `update` reads but never changes, e.g. the weights of the base model. It
             is an argument of the compiled program, neither a constant in it nor part of the
             checkpoints.
+        feed: arrays [log_every, ...] (with seeds [log_every, S, ...]) of the chunk that begins after step n, for data
+        that do
+            not fit on the device; `update(state, frozen, fed)` then gets one entry per step.
         extra_metrics: called between chunks with the state; its numbers join the metrics line. They
             must follow from the state alone.
         check: what is wrong with the numbers of a metrics line, if anything; training then stops.
@@ -115,14 +119,19 @@ def run(
     ):
         bar.compiling()
         started = time.perf_counter()
-        chunk = _compile_chunk(update, state, arguments, runtime.log_every, seeds_axis, mesh)
+        fed = None if feed is None else place_fed(feed(step), mesh, seeds_axis)
+        chunk = _compile_chunk(update, state, fed, arguments, runtime.log_every, seeds_axis, mesh)
         seconds = time.perf_counter() - started
         logger.timing(step, {"compile_seconds": seconds, "devices": mesh.size})
         clock.start()
         bar.start()
         while step < total_steps and not interrupted:
             chunk_started = time.perf_counter()
-            state, metrics = chunk(state, *arguments)
+            state, metrics = chunk(state, fed, *arguments)
+            if (
+                feed is not None and step + runtime.log_every < total_steps
+            ):  # while the device computes
+                fed = place_fed(feed(step + runtime.log_every), mesh, seeds_axis)
             metrics = jax.device_get(metrics)  # the one host sync of a chunk
             seconds = time.perf_counter() - chunk_started
             step += runtime.log_every
@@ -177,6 +186,7 @@ def timing_totals(run: RunDir) -> dict[str, float]:
 def _compile_chunk(
     update: Callable,
     state: Any,
+    fed: Any,
     arguments: tuple,
     length: int,
     seeds_axis: bool,
@@ -185,14 +195,19 @@ def _compile_chunk(
     """Compile `length` updates ahead of time: a later call cannot trigger another compilation, only
     fail."""
     if seeds_axis:
-        update = jax.vmap(update, in_axes=(0, *(None for _ in arguments)))
+        axes = (0, *(None for _ in arguments), *(() if fed is None else (0,)))
+        update = jax.vmap(update, in_axes=axes)
 
-    def chunk(state, *arguments):
-        def one(state, _):
-            state, metrics = update(state, *arguments)
+    def chunk(state, fed, *arguments):
+        def one(state, batch):
+            state, metrics = update(state, *arguments, *(() if batch is None else (batch,)))
             return _strong_types(state), {k: _as_metric(k, v) for k, v in metrics.items()}
 
-        state, metrics = jax.lax.scan(one, state, None, length=length)
+        if (
+            seeds_axis
+        ):  # steps first for the scan; the seed axis comes first only where devices split it
+            fed = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), fed)
+        state, metrics = jax.lax.scan(one, state, fed, length=length)
         return state, {name: _reduce(values) for name, values in metrics.items()}
 
     def _as_metric(name, value):
@@ -202,7 +217,15 @@ def _compile_chunk(
         return value
 
     program = jax.jit(split(chunk, mesh), donate_argnums=0)
-    return program.lower(state, *arguments).compile()
+    return program.lower(state, fed, *arguments).compile()
+
+
+def place_fed(fed: Any, mesh: Mesh, seeds_axis: bool) -> Any:
+    """Arrays [steps, ...], or [steps, S, ...] with the seed axis moved to the front, where the compiled chunk wants
+    them."""
+    if seeds_axis:
+        fed = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), fed)
+    return place(fed, mesh)
 
 
 def _reduce(values: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ Figures are made without pyplot: nothing is kept alive after the call, and no di
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,13 +16,29 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from envs.pinpad.render import PALETTE
 from internal_rl.runs.statistics import (
     ArrayLike,
     iqm,
     median_and_quartiles,
     stratified_bootstrap_ci,
 )
+
+PALETTE = np.array(
+    [
+        (230, 60, 60),
+        (70, 130, 240),
+        (60, 180, 90),
+        (245, 190, 40),
+        (160, 90, 210),
+        (240, 130, 40),
+        (60, 190, 200),
+        (235, 110, 180),
+        (140, 100, 70),
+        (150, 160, 60),
+    ],
+    np.uint8,
+)
+"""RGB of sub-goals in worlds that name no colours."""
 
 Curve = tuple[ArrayLike, ArrayLike]
 """(x[steps], y[seeds, steps] or y[steps])."""
@@ -107,6 +123,7 @@ def switching_trajectories(
     *,
     threshold: float = 0.5,
     title: str = "When the metacontroller switches",
+    colours: Sequence[tuple[int, int, int]] | None = None,
 ) -> Path:
     """β_t over the coloured true sub-goals, one panel per episode (paper, Fig. 6).
 
@@ -115,13 +132,13 @@ def switching_trajectories(
     """
     figure = Figure(figsize=(9.0, 0.9 + 1.9 * len(trajectories)), layout="constrained")
     panels = figure.subplots(len(trajectories), 1, squeeze=False)[:, 0]
-    colours: set[int] = set()
+    goals: set[int] = set()
     longest = max(item.length for item in trajectories)
     for axes, item in zip(panels, trajectories, strict=True):
         beta = np.asarray(item.beta, dtype=float)[: item.length]
         goal = np.asarray(item.goal)[: item.length]
-        colours |= set(goal.tolist())
-        _draw_goals(axes, goal)
+        goals |= set(goal.tolist())
+        _draw_goals(axes, goal, colours)
         steps = np.arange(item.length)
         axes.step(steps, beta, where="mid", color="black", linewidth=1.2)
         axes.plot(steps, beta, ".", color="black", markersize=4)
@@ -139,7 +156,7 @@ def switching_trajectories(
         Line2D([], [], color="black", marker=".", label=r"gate $\beta_t$"),
         Line2D([], [], color="crimson", marker="v", linestyle="", label=switch),
         Line2D([], [], **line, label=f"threshold {threshold:g}"),
-        *(Patch(color=_goal_colour(c), label=f"true sub-goal {c}") for c in sorted(colours)),
+        *(Patch(color=_hex(g, colours), label=f"true sub-goal {g}") for g in sorted(goals)),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle(title)
@@ -211,15 +228,26 @@ def _draw_curve(
         axes.plot(x, shown[3].T, color=colour, alpha=0.35, linewidth=0.6)
 
 
-def _draw_goals(axes: Axes, goal: np.ndarray) -> None:
+def _draw_goals(axes: Axes, goal: np.ndarray, colours: Any) -> None:
     starts = np.flatnonzero(np.diff(goal, prepend=goal[:1] - 1))
     for start, end in zip(starts, [*starts[1:], len(goal)], strict=True):
-        axes.axvspan(start - 0.5, end - 0.5, color=_goal_colour(int(goal[start])), alpha=0.45, lw=0)
+        axes.axvspan(
+            start - 0.5, end - 0.5, color=_hex(int(goal[start]), colours), alpha=0.45, lw=0
+        )
         axes.axvline(start - 0.5, color="0.2", linewidth=0.8)
 
 
-def _goal_colour(colour: int) -> str:
-    return to_hex(PALETTE[colour % len(PALETTE)] / 255)
+def goal_palette(
+    goal: np.ndarray, colours: Sequence[tuple[int, int, int]] | None = None
+) -> np.ndarray:
+    """RGB uint8 [..., 3] of sub-goals int [...]; unknown ones (-1) are white."""
+    palette = PALETTE if colours is None else np.asarray(colours, np.uint8)
+    rgb = palette[np.asarray(goal).astype(int) % len(palette)]
+    return np.where((np.asarray(goal) < 0)[..., None], np.uint8(255), rgb)
+
+
+def _hex(goal: int, colours: Any) -> str:
+    return to_hex(goal_palette(np.asarray(goal), colours) / 255)
 
 
 def _cycle(count: int) -> list[str]:

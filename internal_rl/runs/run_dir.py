@@ -13,8 +13,10 @@ out.
 not at all.
 """
 
+import contextlib
 import datetime
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -27,11 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import jax
-
 from internal_rl.config import Config
 from internal_rl.errors import UserError
 from internal_rl.runs.config_io import config_from_json, config_to_json
+from internal_rl.runs.lock import LOCK, writer
 
 SCHEMA = "internal-rl-run"
 SCHEMA_VERSION = 1
@@ -78,7 +79,7 @@ class RunDir:
 
     @property
     def config(self) -> Config:
-        """The resolved config of the gridworld pipeline; `load_config` reads other kinds."""
+        """The resolved config of the four stages of internal RL; `load_config` reads other kinds."""
         return self.load_config(Config)
 
     @property
@@ -122,6 +123,19 @@ class RunDir:
                 f"{self.path} builds on run {path}, which does not exist; runs that belong together are moved together"
             )
         return open_run(path, stage or name)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 that tells this run, as far as it is trained, from any other: of its config and of the checksums of its
+        newest weights."""
+        steps = [int(p.parent.name) for p in self.checkpoints_dir.glob("[0-9]*/manifest.json")]
+        files = [self.path / "config.json", *sorted((self.path / "weights").glob("*.json"))]
+        if steps:
+            files.append(self.checkpoints_dir / str(max(steps)) / "manifest.json")
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest()
 
     def set_status(self, status: Literal["running", "done"]) -> None:
         """Record in run.json that the run is going on or complete."""
@@ -177,10 +191,13 @@ def create(
             (fresh / folder).mkdir(parents=True)
         (fresh / "metrics.jsonl").touch()
         (fresh / "timing.jsonl").touch()
+        (fresh / LOCK).touch()
         write_json(fresh / "config.json", config_to_json(config))
         write_json(fresh / "run.json", info)
-        if occupied:
-            path.rename(old)
+        # A run that is still being written is not taken away.
+        with writer(path) if occupied else contextlib.nullcontext():
+            if occupied:
+                path.rename(old)
         fresh.rename(path)  # replaces an empty folder on POSIX
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -212,6 +229,19 @@ def open_run(path: str | Path, stage: str | None = None) -> RunDir:
     if stage is not None and info["stage"] != stage:
         raise UserError(f"{path} is a run of stage '{info['stage']}'; expected stage '{stage}'")
     return run
+
+
+def check_parents(run: RunDir) -> None:
+    """Raise `UserError` if a run that `run` builds on is no longer what it was then. Runs made before fingerprints were
+    recorded pass."""
+    for name, recorded in run.info["parents"].items():
+        known = recorded.get("fingerprint")
+        parent = run.parent(name, recorded["stage"])
+        if known is not None and parent.fingerprint != known:
+            raise UserError(
+                f"{parent.path} is not the run that {run.path} was built on: it was trained again or further; "
+                "put it back, or start another run on it"
+            )
 
 
 def is_run(path: str | Path) -> bool:
@@ -249,6 +279,8 @@ def _describe(
     parent_seed: int,
     num_seeds: int,
 ) -> dict[str, Any]:
+    import jax  # reading a run needs none
+
     devices = jax.devices()
     return {
         "schema": SCHEMA,
@@ -264,6 +296,7 @@ def _describe(
                 "path": os.path.relpath(parent.path.resolve(), path.resolve()),
                 "stage": parent.stage,
                 "git": parent.info["git"],
+                "fingerprint": parent.fingerprint,
             }
             for name, parent in parents.items()
         },

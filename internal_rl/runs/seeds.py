@@ -1,7 +1,7 @@
 """Independent seeds over several devices: the seed axis is split, and each device runs the vmapped program of its part.
 
 Seeds never communicate, so neither do the devices. The same code serves several GPUs and the cores of a CPU, which are
-devices where `internal_rl.all_cores` or JAX_NUM_CPU_DEVICES says so.
+devices where `internal_rl.runs.all_cores` or JAX_NUM_CPU_DEVICES says so.
 """
 
 from collections.abc import Callable
@@ -32,23 +32,23 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def split(function: Callable, mesh: Mesh) -> Callable:
-    """`function(state, *shared)` with every leaf of `state` and of its results [S, ...]: the same function, in which each
-    device computes its part of the S seeds. `shared` is whole on every device.
+    """`function(state, fed, *shared)` with every leaf of `state`, of `fed` and of the results [S, ...]: the same
+    function, in which each device computes its part of the S seeds. `shared` is whole on every device.
 
     With one device it is `function` itself.
     """
     if mesh.size == 1:
         return function
 
-    def on_all(state: Any, *shared: Any) -> Any:
+    def on_all(state: Any, fed: Any = None, *shared: Any) -> Any:
         return jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(P("seeds"), *(P() for _ in shared)),
+            in_specs=(P("seeds"), P("seeds"), *(P() for _ in shared)),
             out_specs=P("seeds"),
             # Loops start from constants, which the check would want marked as differing by device.
             check_vma=False,
-        )(state, *shared)
+        )(state, fed, *shared)
 
     return on_all
 

@@ -9,9 +9,9 @@ from flax import nnx
 
 from agents.learning_aware.policies import Params, Policy
 from envs.social.game import SocialGame
-from internal_rl.networks import Network
-from internal_rl.nn import dense
-from internal_rl.nn.gru import GRUHistory
+from internal_rl.models.networks import Network
+from internal_rl.models.nn import dense
+from internal_rl.models.nn.gru import GRUHistory
 from internal_rl.social.config import PolicyConfig
 
 

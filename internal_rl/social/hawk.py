@@ -11,8 +11,8 @@ from flax import nnx
 from agents.learning_aware.policies import Params, Policy
 from envs.social.game import SocialGame
 from internal_rl.config import ModelConfig
-from internal_rl.networks import Network
-from internal_rl.nn import Stack, dense, make_norm
+from internal_rl.models.networks import Network
+from internal_rl.models.nn import Stack, dense, make_norm
 from internal_rl.social.config import PolicyConfig
 
 

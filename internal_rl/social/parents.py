@@ -2,8 +2,8 @@
 
 from agents.learning_aware.predictive import needs_parent
 from internal_rl.errors import UserError
-from internal_rl.flags import leaves
 from internal_rl.runs.checkpoint import Checkpoints
+from internal_rl.runs.config_io import leaves
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.social.config import PredictiveConfig
 

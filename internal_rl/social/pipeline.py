@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,11 +10,14 @@ import numpy as np
 from agents.learning_aware import analytic, population, predictive_phases
 from agents.learning_aware.predictive import Predictor, needs_parent, num_symbols
 from agents.learning_aware.predictive_phases import PredictiveState
+from agents.references import is_reference
 from envs.social.matrix import IteratedMatrixGame
 from internal_rl.errors import UserError
-from internal_rl.runs import loop, run_dir
 from internal_rl.runs.checkpoint import Checkpoints
+from internal_rl.runs.config_io import leaves
+from internal_rl.runs.own_files import check_unchanged
 from internal_rl.runs.run_dir import RunDir
+from internal_rl.runs.train import Job, Program, shapes, train
 from internal_rl.social.build import (
     make_game,
     make_learner,
@@ -25,107 +28,89 @@ from internal_rl.social.build import (
     validate_social,
 )
 from internal_rl.social.config import AnalyticConfig, PredictiveConfig, SocialConfig
-from internal_rl.social.own_files import check_unchanged, fingerprints
 from internal_rl.social.parents import STAGE as PREDICTIVE
 from internal_rl.social.parents import check_parent
 from internal_rl.social.predictor import gru_predictor
 
 STAGES = {"social": SocialConfig, "social_analytic": AnalyticConfig}
 """Stages that `evaluate` knows."""
-ConfigT = TypeVar("ConfigT", SocialConfig, AnalyticConfig, PredictiveConfig)
+OWN_FIELDS = ("game.name", "naive.rule", "pool.estimator")
+"""Where configs name objects of the user's."""
 
 
-def run_social(
-    config: SocialConfig,
-    path: Path,
-    *,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> RunDir:
-    """Train a pool of meta agents in `path`."""
-    run, config, seeds = _open("social", config, path, validate_social, seeds, resume, overwrite)
-    game, policy, learner = parts(config)
-    return _train(
-        run,
-        config,
-        initial(lambda key: population.init(config.pool, policy, learner, key), config.seed, seeds),
-        population.make_update(config.pool, game, policy, learner),
-        "naive/ego_reward" if config.pool.p_naive else "meta/ego_reward",
-        seeds,
-        resume,
-        progress,
-    )
+def run_social(config: SocialConfig, path: Path, **flags: Any) -> RunDir:
+    """Train a pool of meta agents in `path`. Flags: `runs.train.train`."""
+
+    def program(config: SocialConfig, run: RunDir, seeds: int) -> Program:
+        game, policy, learner = parts(config)
+        return Program(
+            init=lambda key: population.init(config.pool, policy, learner, key),
+            update=population.make_update(config.pool, game, policy, learner),
+            total_steps=config.iterations,
+            headline="naive/ego_reward" if config.pool.p_naive else "meta/ego_reward",
+            title="social",
+            check=_not_finite,
+        )
+
+    return train(Job("social", config, program, validate_social, own_references), path, **flags)
 
 
-def run_analytic(
-    config: AnalyticConfig,
-    path: Path,
-    *,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> RunDir:
-    """Train memory-1 agents with exact gradients in `path`."""
-    run, config, seeds = _open(
-        "social_analytic", config, path, validate_analytic, seeds, resume, overwrite
-    )
-    return _train(
-        run,
-        config,
-        initial(lambda key: analytic.init(config.agents, key), config.seed, seeds),
-        analytic.make_update(config.agents),
-        "meta/reward" if config.agents.num_meta > 1 else "naive/ego_reward",
-        seeds,
-        resume,
-        progress,
-    )
+def run_analytic(config: AnalyticConfig, path: Path, **flags: Any) -> RunDir:
+    """Train memory-1 agents with exact gradients in `path`. Flags: `runs.train.train`."""
+
+    def program(config: AnalyticConfig, run: RunDir, seeds: int) -> Program:
+        return Program(
+            init=lambda key: analytic.init(config.agents, key),
+            update=analytic.make_update(config.agents),
+            total_steps=config.iterations,
+            headline="meta/reward" if config.agents.num_meta > 1 else "naive/ego_reward",
+            title="social analytic",
+            check=_not_finite,
+        )
+
+    job = Job("social_analytic", config, program, validate_analytic, own_references)
+    return train(job, path, **flags)
 
 
 def run_predictive(
-    config: PredictiveConfig,
-    path: Path,
-    *,
-    parent: RunDir | None = None,
-    seeds: int = 1,
-    resume: bool = False,
-    overwrite: bool = False,
-    progress: bool = True,
+    config: PredictiveConfig, path: Path, *, parent: RunDir | None = None, **flags: Any
 ) -> RunDir:
-    """Train two predictive agents in `path`.
+    """Train two predictive agents in `path`. Flags: `runs.train.train`.
 
     Args:
         parent: the finished run whose agents are frozen opponents, or go on; seed s builds on its seed s. With `resume`
             it is the recorded one.
     """
 
-    def validate(config: PredictiveConfig) -> None:
+    def check(config: PredictiveConfig) -> None:
         validate_predictive(config)
-        check_parent(config, parent, seeds)
+        check_parent(config, parent, flags.get("seeds", 1))
         if parent is not None:
             # A broken parent is reported before anything is made or overwritten.
             load_predictive(parent)
 
-    parents = {} if parent is None else {PREDICTIVE: parent}
-    run, config, seeds = _open(
-        PREDICTIVE, config, path, validate, seeds, resume, overwrite, parents
-    )
-    game = make_matrix_game(config.game)
-    predictor = make_predictor(config, game)
-    inherits = needs_parent(config.agents)
-    states = (load_predictive(run.parent(PREDICTIVE)),) if inherits else ()
-    return _train(
-        run,
+    def program(config: PredictiveConfig, run: RunDir, seeds: int) -> Program:
+        game = make_matrix_game(config.game)
+        inherits = needs_parent(config.agents)
+        return Program(
+            init=_predictive_init(config),
+            start=(load_predictive(run.parent(PREDICTIVE)),) if inherits else (),
+            update=predictive_phases.make_update(config.agents, game, make_predictor(config, game)),
+            total_steps=config.iterations,
+            headline="loss",
+            title="social predictive",
+            check=_not_finite,
+        )
+
+    job = Job(
+        PREDICTIVE,
         config,
-        initial(_predictive_init(config), config.seed, seeds, *states),
-        predictive_phases.make_update(config.agents, game, predictor),
-        "loss",
-        seeds,
-        resume,
-        progress,
+        program,
+        check,
+        own_references,
+        parents={} if parent is None else {PREDICTIVE: parent},
     )
+    return train(job, path, **flags)
 
 
 def parts(config: SocialConfig):
@@ -161,7 +146,7 @@ def load_state(run: RunDir) -> population.PoolState | analytic.AnalyticState:
     else:
         config = run.load_config(AnalyticConfig)
         init = lambda key: analytic.init(config.agents, key)  # noqa: E731
-    return _restore(run, jax.eval_shape(lambda: initial(init, config.seed, seeds)))
+    return _restore(run, shapes(init, config.seed, seeds))
 
 
 def load_predictive(run: RunDir) -> PredictiveState:
@@ -174,18 +159,10 @@ def load_predictive(run: RunDir) -> PredictiveState:
     return _restore(run, _predictive_shapes(run))
 
 
-def initial(init: Callable[..., Any], seed: int, seeds: int, *parents: Any) -> Any:
-    """State of one seed, or of several along a leading axis [S].
-
-    Args:
-        init: key, parents' states → state.
-        parents: states with leading axes of at least S; seed s gets their parts s.
-    """
-    key = jax.random.key(seed)
-    if seeds == 1:
-        return jax.jit(init)(key, *(jax.tree.map(lambda x: x[0], p) for p in parents))
-    parts = (jax.tree.map(lambda x: x[:seeds], p) for p in parents)
-    return jax.jit(jax.vmap(init))(jax.random.split(key, seeds), *parts)
+def own_references(config: Any) -> list[str]:
+    """The user's objects that a config names."""
+    named = (value for field, value in leaves(config) if field in OWN_FIELDS)
+    return sorted({name for value in named for name in value.split(",") if is_reference(name)})
 
 
 def _predictive_init(config: PredictiveConfig) -> Callable[..., PredictiveState]:
@@ -202,9 +179,7 @@ def _predictive_shapes(run: RunDir) -> PredictiveState:
         parent = run.parent(PREDICTIVE)
         seeds = parent.info["num_seeds"]
         parents = (jax.eval_shape(lambda s: _with_seeds(s, seeds), _predictive_shapes(parent)),)
-    return jax.eval_shape(
-        lambda *states: initial(init, config.seed, run.info["num_seeds"], *states), *parents
-    )
+    return shapes(init, config.seed, run.info["num_seeds"], *parents)
 
 
 def _restore(run: RunDir, template: Any) -> Any:
@@ -220,54 +195,7 @@ def _with_seeds(state: Any, seeds: int) -> Any:
     return state if seeds > 1 else jax.tree.map(lambda x: x[None], state)
 
 
-def _train(run, config, state, update, headline, seeds, resume, progress) -> RunDir:
-    loop.run(
-        run.stage.replace("_", " "),
-        state,
-        update,
-        total_steps=config.iterations,
-        runtime=config.runtime,
-        run=run,
-        headline=headline,
-        check=_not_finite,
-        seeds_axis=seeds > 1,
-        resume=resume,
-        progress=progress,
-    )
-    return run
-
-
 def _not_finite(metrics: Mapping[str, Any]) -> str | None:
     """Rewards stay finite when parameters do not."""
     bad = [name for name, value in metrics.items() if not np.isfinite(value).all()]
     return f"{', '.join(bad)} not finite" if bad else None
-
-
-def _open(
-    stage: str,
-    config: ConfigT,
-    path: Path,
-    validate: Callable[[ConfigT], None],
-    seeds: int,
-    resume: bool,
-    overwrite: bool,
-    parents: Mapping[str, RunDir] | None = None,
-) -> tuple[RunDir, ConfigT, int]:
-    """Make the run directory, or reopen it with the config it was started with."""
-    if seeds < 1:
-        raise UserError(f"seeds is {seeds}; allowed: at least 1")
-    if resume:
-        run = run_dir.open_run(path, stage)
-        check_unchanged(run)
-        return run, run.load_config(type(config)), run.info["num_seeds"]
-    validate(config)
-    run = run_dir.create(
-        path,
-        stage,
-        config,
-        overwrite=overwrite,
-        parents=parents,
-        num_seeds=seeds,
-        own_files=fingerprints(config),
-    )
-    return run, config, seeds

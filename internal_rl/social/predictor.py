@@ -6,9 +6,9 @@ from flax import nnx
 
 from agents.learning_aware.policies import log_prob
 from agents.learning_aware.predictive import Games, Predictor
-from internal_rl.networks import Network
-from internal_rl.nn import dense
-from internal_rl.nn.gru import GRUHistory
+from internal_rl.models.networks import Network
+from internal_rl.models.nn import dense
+from internal_rl.models.nn.gru import GRUHistory
 
 
 class PredictorNetwork(nnx.Module):

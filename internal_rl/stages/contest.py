@@ -13,13 +13,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from internal_rl.networks import Params
+from internal_rl.models.contract import Params
 from internal_rl.stages.pretrain import TrainState
 
 MEMORY = 0.99
 """Share of the running loss that is kept at each step: the contest is decided by about the last 100 steps."""
 
-Update = Callable[[TrainState, Any], tuple[TrainState, dict]]
+Update = Callable[..., tuple[TrainState, dict]]
+"""(state, frozen[, fed batch]) → (state, metrics)."""
 
 
 @flax.struct.dataclass
@@ -49,14 +50,14 @@ def make_update(update_one: Update, select_steps: int) -> Callable:
     afterwards.
     """
 
-    def update(state: ContestState, frozen: Any) -> tuple[ContestState, dict]:
+    def update(state: ContestState, *arguments: Any) -> tuple[ContestState, dict]:
         count = state.loss.shape[0]
         lasts = state.step < select_steps
 
         def one(candidate: jax.Array, candidates: tuple) -> tuple[TrainState, dict]:
             own = _take(candidates, candidate)
             key = jax.random.fold_in(state.key, candidate)
-            return update_one(TrainState(state.step, key, *own), frozen)
+            return update_one(TrainState(state.step, key, *own), *arguments)
 
         def step(candidate: jax.Array, carry: tuple) -> tuple:
             candidates, metrics = carry

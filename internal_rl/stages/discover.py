@@ -6,56 +6,58 @@ step, whatever β_t is (App. E.1).
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from agents.distributions import kl_to_standard_normal
-from envs.pinpad.expert import TieBreaking
+from envs.world import World
 from internal_rl.analysis.switching import switch_alignment
-from internal_rl.base_model import BaseModel
-from internal_rl.config import Config, DiscoverConfig
-from internal_rl.data import Batch, discovery_batch, masked_mean
-from internal_rl.metacontroller import Metacontroller, encode
-from internal_rl.networks import Params, base_network, metacontroller_network
-from internal_rl.optim import make_optimizer
+from internal_rl.config import DiscoverConfig
+from internal_rl.demonstrations.contract import Batch, Demonstrations, masked_mean
+from internal_rl.demonstrations.views import discovery_batch, with_view
+from internal_rl.models.contract import Params, SplitModel
+from internal_rl.models.metacontroller import Metacontroller, encode
+from internal_rl.models.parts import Models
 from internal_rl.stages import contest
+from internal_rl.stages.optim import make_optimizer
 from internal_rl.stages.pretrain import TrainState
-from internal_rl.world import pretrain_world
 
 
 def init(
-    config: Config, key: jax.Array, base_params: Params | None = None
+    cfg: DiscoverConfig, models: Models, key: jax.Array, base_params: Params | None = None
 ) -> TrainState | contest.ContestState:
     """Random metacontroller and a fresh optimiser; several of each with `discover.candidates` (`contest`).
 
     With `discover.cotrain` the parameters are {"metacontroller", "base"}: the base model starts from `base_params`, or
     at random with `cotrain_from_scratch`.
     """
-    if config.discover.candidates == 1:
-        return _init_one(config, key, base_params)
-    start = partial(_init_one, config, base_params=base_params)
-    return contest.init(start, key, config.discover.candidates)
+    if cfg.candidates == 1:
+        return _init_one(cfg, models, key, base_params)
+    start = partial(_init_one, cfg, models, base_params=base_params)
+    return contest.init(start, key, cfg.candidates)
 
 
-def _init_one(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
+def _init_one(
+    cfg: DiscoverConfig, models: Models, key: jax.Array, base_params: Params | None = None
+) -> TrainState:
     key_meta, key_base, key_run = jax.random.split(key, 3)
-    params = metacontroller_network(config).init(key_meta)
-    if config.discover.cotrain:
-        if config.discover.cotrain_from_scratch:
-            world = pretrain_world(config.env)
-            base_params = base_network(config, world.obs_spec, world.action_spec).init(key_base)
+    params = models.meta.init(key_meta)
+    if cfg.cotrain:
+        if cfg.cotrain_from_scratch:
+            base_params = models.base.init(key_base)
         else:
             # Donated with the rest of the state, so the caller's copy must stay its own.
             base_params = jax.tree.map(jnp.copy, base_params)
         params = {"metacontroller": params, "base": base_params}
-    opt_state = make_optimizer(config.discover.optimizer, config.discover.steps).init(params)
+    opt_state = make_optimizer(cfg.optimizer, cfg.steps).init(params)
     return TrainState(jnp.int32(0), key_run, params, opt_state)
 
 
 def discovery_loss(
-    base: BaseModel,
+    base: SplitModel,
     meta: Metacontroller,
     batch: Batch,
     key: jax.Array,
@@ -96,37 +98,58 @@ def kl_weight(cfg: DiscoverConfig, step: jax.Array) -> jax.Array:
     return weight
 
 
-def make_update(config: Config) -> Callable:
-    """One gradient step as `update(state, base_params) → (state, metrics)`; gradients never reach `base_params`."""
-    update = _make_update_one(config)
-    if config.discover.candidates == 1:
+def make_update(
+    cfg: DiscoverConfig,
+    models: Models,
+    world: World,
+    demonstrations: Demonstrations | None,
+    tail: Demonstrations | None = None,
+) -> Callable:
+    """One gradient step as `update(state, (base_params, data)) → (state, metrics)`; gradients never reach `base_params`.
+
+    Args:
+        demonstrations: D*; None where the loop feeds batches, `update(state, (base_params, ()), batch)`.
+        tail: what takes its place in the last `tail_steps`, on the same data.
+    """
+    update = _make_update_one(cfg, models, world, demonstrations, tail)
+    if cfg.candidates == 1:
         return update
-    return contest.make_update(update, config.discover.select_steps)
+    return contest.make_update(update, cfg.select_steps)
 
 
-def _make_update_one(config: Config) -> contest.Update:
-    cfg = config.discover
-    world = pretrain_world(config.env)
-    base_net = base_network(config, world.obs_spec, world.action_spec)
-    meta_net = metacontroller_network(config)
+def _make_update_one(
+    cfg: DiscoverConfig,
+    models: Models,
+    world: World,
+    demonstrations: Demonstrations | None,
+    tail: Demonstrations | None,
+) -> contest.Update:
     optimizer = make_optimizer(cfg.optimizer, cfg.steps)
 
-    def rows(tie_breaking: TieBreaking, key: jax.Array) -> Batch:
-        return discovery_batch(key, world, cfg.batch_size, cfg, tie_breaking)
+    def rows(source: Demonstrations, key: jax.Array, data: Any) -> Batch:
+        return discovery_batch(key, world, source, data, cfg.batch_size, cfg)
 
-    def draw(key: jax.Array, step: jax.Array) -> Batch:
-        if not cfg.tail_steps or cfg.tail_tie_breaking == cfg.tie_breaking:
-            return rows(cfg.tie_breaking, key)
+    def draw(key: jax.Array, step: jax.Array, data: Any) -> Batch:
+        assert demonstrations is not None
+        if tail is None:
+            return rows(demonstrations, key, data)
         return jax.lax.cond(
             step < cfg.steps - cfg.tail_steps,
-            partial(rows, cfg.tie_breaking),
-            partial(rows, cfg.tail_tie_breaking),
+            partial(rows, demonstrations),
+            partial(rows, tail),
             key,
+            data,
         )
 
-    def update(state: TrainState, base_params: Params) -> tuple[TrainState, dict]:
+    def update(
+        state: TrainState, frozen: tuple[Params, Any], fed: Batch | None = None
+    ) -> tuple[TrainState, dict]:
+        base_params, data = frozen
         key_data, key_noise = jax.random.split(jax.random.fold_in(state.key, state.step))
-        batch = draw(key_data, state.step)
+        if fed is None:
+            batch = draw(key_data, state.step, data)
+        else:
+            batch = with_view(key_data, world, fed, cfg)
         alpha = kl_weight(cfg, state.step)
         random_switches = None
         if cfg.random_switch_steps:
@@ -135,7 +158,7 @@ def _make_update_one(config: Config) -> contest.Update:
         def loss_fn(params):
             trained_base = params["base"] if cfg.cotrain else base_params
             meta_params = params["metacontroller"] if cfg.cotrain else params
-            base, meta = base_net.bind(trained_base), meta_net.bind(meta_params)
+            base, meta = models.bind_base(trained_base), models.bind_meta(meta_params)
             return discovery_loss(base, meta, batch, key_noise, alpha, cfg, random_switches)
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)

@@ -3,7 +3,6 @@
 Loss: Σ_t −log p(a_t | o_1:t) − λ log p(o_{t+1} | o_1:t), averaged over tokens. No rewards, no task labels.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from envs.pinpad.expert import generate
-from internal_rl.base_model import BaseModel
-from internal_rl.config import Config
-from internal_rl.data import Batch, masked_mean, packed_batch, padded_batch
-from internal_rl.networks import Params, base_network
-from internal_rl.optim import make_optimizer
-from internal_rl.world import World, pretrain_world
+from internal_rl.config import PretrainConfig
+from internal_rl.demonstrations.contract import Batch, Demonstrations, masked_mean
+from internal_rl.models.contract import Params, SplitModel, SplitNetwork
+from internal_rl.stages.optim import make_optimizer
 
 
 @flax.struct.dataclass
@@ -31,62 +27,66 @@ class TrainState:
     opt_state: Any
 
 
-def init(config: Config, key: jax.Array) -> TrainState:
-    """Random weights and a fresh optimiser."""
-    world = pretrain_world(config.env)
+def init(
+    cfg: PretrainConfig,
+    network: SplitNetwork,
+    key: jax.Array,
+    statistics: tuple | None = None,
+    start: Params | None = None,
+) -> TrainState:
+    """Random weights and a fresh optimiser.
+
+    Args:
+        statistics: mean and standard deviation per observation number, for networks that take them.
+        start: weights to go on from instead of random ones.
+    """
     key_params, key_run = jax.random.split(key)
-    params = base_network(config, world.obs_spec, world.action_spec).init(key_params)
-    opt_state = make_optimizer(config.pretrain.optimizer, config.pretrain.steps).init(params)
+    params = network.init(key_params) if start is None else jax.tree.map(jnp.copy, start)
+    with_statistics = getattr(network, "with_statistics", None)
+    if statistics is not None and with_statistics is not None and start is None:
+        params = with_statistics(params, *statistics)
+    opt_state = make_optimizer(cfg.optimizer, cfg.steps).init(params)
     return TrainState(jnp.int32(0), key_run, params, opt_state)
 
 
 def behaviour_loss(
-    base: BaseModel, batch: Batch, obs_loss_weight: float
+    base: SplitModel, batch: Batch, obs_loss_weight: float
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The pretraining loss in nats per token, and its parts."""
-    out = base(batch.obs, batch.reset)
+    _, e = base.lower(batch.obs, None, batch.reset)
+    _, out = base.upper(e, None, batch.reset)
     action_nll = masked_mean(-base.action_distribution(out).log_prob(batch.action), batch.valid)
     obs_nll = masked_mean(-base.observation_log_prob(out, batch.next_obs), batch.valid)
     loss = action_nll + obs_loss_weight * obs_nll
     return loss, {"loss": loss, "action_nll": action_nll, "obs_nll": obs_nll}
 
 
-def make_update(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
-    """One gradient step as `update(state, frozen) → (state, metrics)`; nothing is frozen in this stage."""
-    cfg = config.pretrain
-    world = pretrain_world(config.env)
-    network = base_network(config, world.obs_spec, world.action_spec)
+def make_update(
+    cfg: PretrainConfig, network: SplitNetwork, demonstrations: Demonstrations | None
+) -> Callable[..., tuple[TrainState, dict]]:
+    """One gradient step as `update(state, data) → (state, metrics)` with `demonstrations.data`, or, where the loop feeds
+    batches, `update(state, data, batch)`."""
     optimizer = make_optimizer(cfg.optimizer, cfg.steps)
-    trajectories = trajectories_per_batch(world, cfg.batch_size, cfg.epsilon)
+    layer = network.depth // 2  # no result depends on the cut
 
-    def update(state: TrainState, frozen: Any = None) -> tuple[TrainState, dict]:
-        del frozen
-        key = jax.random.fold_in(state.key, state.step)
-        if cfg.packing:
-            batch, stats = packed_batch(key, world, cfg.batch_size, trajectories, cfg.epsilon)
+    def update(
+        state: TrainState, data: Any = (), fed: Batch | None = None
+    ) -> tuple[TrainState, dict]:
+        if fed is None:
+            assert demonstrations is not None
+            key = jax.random.fold_in(state.key, state.step)
+            batch, stats = demonstrations.rows(data, key, cfg.batch_size, clean=False)
         else:
-            batch, stats = padded_batch(key, world, cfg.batch_size, cfg.epsilon, "uniform")
+            batch, stats = fed, {}
 
         def loss_fn(params):
-            return behaviour_loss(network.bind(params), batch, cfg.obs_loss_weight)
+            return behaviour_loss(network.bind(params, layer), batch, cfg.obs_loss_weight)
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {
-            "grad_norm": optax.tree.norm(grads),
-            "solvable_fraction": stats["solvable_fraction"],
-            "tokens": jnp.sum(batch.valid.astype(jnp.float32)),
-        }
+        metrics |= {"grad_norm": optax.tree.norm(grads), **stats}
+        metrics["tokens"] = jnp.sum(batch.valid.astype(jnp.float32))
         return TrainState(state.step + 1, state.key, params, opt_state), metrics
 
     return update
-
-
-def trajectories_per_batch(world: World, rows: int, epsilon: float) -> int:
-    """How many trajectories fill `rows` packed rows on average, found from a sample with a fixed key."""
-    sample, _ = jax.jit(
-        lambda key: generate(key, world.env, world.tasks, 512, world.horizon, epsilon=epsilon)
-    )(jax.random.key(0))
-    mean_length = float(jnp.mean(sample.length.astype(jnp.float32)))
-    return math.ceil(rows * world.horizon / mean_length)

@@ -15,27 +15,18 @@ import optax
 
 from agents.distributions import diagonal_gaussian
 from agents.surrogates import ppo_clip, trajectory_advantage
-from internal_rl.base_model import BaseModel
-from internal_rl.config import Config, ReinforceConfig
-from internal_rl.data import masked_mean
-from internal_rl.metacontroller import Metacontroller
-from internal_rl.networks import (
-    Params,
-    base_network,
-    metacontroller_network,
-    policy_network,
-)
-from internal_rl.optim import make_optimizer
-from internal_rl.policy import AbstractPolicy
-from internal_rl.rollout import (
-    Episodes,
-    abstract_controller,
-    policy_sampler,
-    rollout,
-    uncontrolled,
-)
+from envs.world import World
+from internal_rl.config import ReinforceConfig
+from internal_rl.demonstrations.contract import masked_mean
+from internal_rl.errors import UserError
+from internal_rl.models.contract import Params, SplitModel
+from internal_rl.models.metacontroller import Metacontroller
+from internal_rl.models.parts import Models
+from internal_rl.models.policy import AbstractPolicy
+from internal_rl.play.controllers import abstract_controller, policy_sampler, uncontrolled
+from internal_rl.play.rollout import Episodes, rollout
+from internal_rl.stages.optim import make_optimizer
 from internal_rl.stages.pretrain import TrainState
-from internal_rl.world import World, heldout_world
 
 
 @flax.struct.dataclass
@@ -64,31 +55,49 @@ class Experience:
     """[B, T], the same number all along an episode."""
 
 
-def init(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
+def init(
+    cfg: ReinforceConfig, models: Models, key: jax.Array, base_params: Params | None = None
+) -> TrainState:
     """A policy that starts from the codes' prior; for raw_action a copy of the base model's weights."""
     key_params, key_run = jax.random.split(key)
-    if config.reinforce.method == "internal":
-        params = policy_network(config).init(key_params)
+    if cfg.method == "internal":
+        params = models.policy.init(key_params)
     else:
         params = jax.tree.map(jnp.copy, base_params)
-    opt_state = make_optimizer(config.reinforce.optimizer, gradient_steps(config)).init(params)
+    opt_state = make_optimizer(cfg.optimizer, gradient_steps(cfg)).init(params)
     return TrainState(jnp.int32(0), key_run, params, opt_state)
+
+
+def training_world(world: World, cfg: ReinforceConfig) -> World:
+    """The held-out world with the distractor rewards that `cfg` asks for.
+
+    Raises:
+        UserError: the world offers none.
+    """
+    if not cfg.distractor_reward:
+        return world
+    with_distractors = getattr(world, "with_distractors", None)
+    if with_distractors is None:
+        raise UserError(
+            f"reinforce.distractor_reward is {cfg.distractor_reward}; allowed: 0, since this world has no member "
+            "`with_distractors`"
+        )
+    return with_distractors(cfg.distractor_reward, cfg.distractor_steps)
 
 
 def internal_episodes(
     key: jax.Array,
     world: World,
-    base: BaseModel,
+    base: SplitModel,
     meta: Metacontroller,
     policy: AbstractPolicy,
     cfg: ReinforceConfig,
-) -> tuple[Episodes, jax.Array]:
-    """Fresh episodes under π(z | e), and the fraction of proposed layouts that were solvable."""
+) -> tuple[Episodes, dict[str, jax.Array]]:
+    """Fresh episodes under π(z | e), and scalars about their starts."""
     key_start, key_rollout = jax.random.split(key)
-    layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
+    start, stats = world.starts(key_start, cfg.batch_size)
     controller = abstract_controller(meta, policy_sampler(policy), cfg.switch_threshold)
-    episodes = rollout(key_rollout, world, base, controller, layout, task, keep_residual=True)
-    return episodes, solvable
+    return rollout(key_rollout, world, base, controller, start, keep=("e",)), stats
 
 
 def internal_experience(episodes: Episodes, delta: float, abstract_steps: int = 0) -> Experience:
@@ -113,12 +122,11 @@ def internal_experience(episodes: Episodes, delta: float, abstract_steps: int = 
     return jax.tree.map(lambda x: take(x, order), experience)
 
 
-def raw_experience(world: World, episodes: Episodes, delta: float) -> Experience:
-    """Every raw step of the episodes."""
+def raw_experience(episodes: Episodes, delta: float) -> Experience:
+    """Every raw step of the episodes, which were recorded with their observations."""
     advantage = trajectory_advantage(episodes.episode_return, delta)
-    objects, walls = episodes.layout.objects[:, None], episodes.layout.walls[:, None]
     return Experience(
-        inputs=world.env.observe(objects, walls, episodes.agent),
+        inputs=episodes.obs,
         acted=episodes.alive,
         first=_first_step(episodes),
         choice=episodes.action,
@@ -134,9 +142,10 @@ def internal_log_prob(policy: AbstractPolicy, batch: Experience) -> tuple[jax.Ar
     return distribution.log_prob(batch.choice), distribution.entropy()
 
 
-def raw_log_prob(base: BaseModel, batch: Experience) -> tuple[jax.Array, jax.Array]:
+def raw_log_prob(base: SplitModel, batch: Experience) -> tuple[jax.Array, jax.Array]:
     """log p(a_t | o_1:t) [B, T] and entropy [B, T] of the base model."""
-    distribution = base.action_distribution(base(batch.inputs, batch.first))
+    _, e = base.lower(batch.inputs, None, batch.first)
+    distribution = base.action_distribution(base.upper(e, None, batch.first)[1])
     return distribution.log_prob(batch.choice), distribution.entropy()
 
 
@@ -167,35 +176,34 @@ def make_epoch(
     return epoch
 
 
-def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainState, dict]]:
+def make_update(
+    cfg: ReinforceConfig, models: Models, world: World
+) -> Callable[[TrainState, Frozen], tuple[TrainState, dict]]:
     """One iteration (rollout, advantage, epochs) as `update(state, frozen) → (state, metrics)`.
 
     Where all episodes of a batch end alike (metric `informative` 0) there is nothing to learn and no epoch is run.
     """
-    cfg = config.reinforce
     internal = cfg.method == "internal"
-    world = heldout_world(config.env, cfg)
-    base_net = base_network(config, world.obs_spec, world.action_spec)
-    meta_net, policy_net = metacontroller_network(config), policy_network(config)
-    optimizer = make_optimizer(cfg.optimizer, gradient_steps(config))
+    optimizer = make_optimizer(cfg.optimizer, gradient_steps(cfg))
 
     def collect(key: jax.Array, params: Params, frozen: Frozen):
         if internal:
-            meta, policy = meta_net.bind(frozen.metacontroller), policy_net.bind(params)
-            base = base_net.bind(frozen.base)
-            episodes, solvable = internal_episodes(key, world, base, meta, policy, cfg)
+            meta, policy = models.bind_meta(frozen.metacontroller), models.bind_policy(params)
+            base = models.bind_base(frozen.base)
+            episodes, stats = internal_episodes(key, world, base, meta, policy, cfg)
             experience = internal_experience(episodes, cfg.advantage_delta, cfg.abstract_steps)
-            return episodes, experience, solvable
+            return episodes, experience, stats
         key_start, key_rollout = jax.random.split(key)
-        layout, task, solvable = world.sample_starts(key_start, cfg.batch_size)
-        episodes = rollout(key_rollout, world, base_net.bind(params), uncontrolled(), layout, task)
-        return episodes, raw_experience(world, episodes, cfg.advantage_delta), solvable
+        start, stats = world.starts(key_start, cfg.batch_size)
+        base = models.bind_base(params)
+        episodes = rollout(key_rollout, world, base, uncontrolled(), start, keep=("obs",))
+        return episodes, raw_experience(episodes, cfg.advantage_delta), stats
 
     def loss_fn(params: Params, batch: Experience):
         if internal:
-            log_prob, entropy = internal_log_prob(policy_net.bind(params), batch)
+            log_prob, entropy = internal_log_prob(models.bind_policy(params), batch)
         else:
-            log_prob, entropy = raw_log_prob(base_net.bind(params), batch)
+            log_prob, entropy = raw_log_prob(models.bind_base(params), batch)
         loss, metrics = ppo_clip(log_prob, batch.log_prob, batch.advantage, batch.acted, cfg.clip)
         entropy = masked_mean(entropy, batch.acted)
         metrics["policy_loss"] = loss
@@ -205,7 +213,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
 
     def update(state: TrainState, frozen: Frozen) -> tuple[TrainState, dict]:
         key_roll, key_epochs = jax.random.split(jax.random.fold_in(state.key, state.step))
-        episodes, experience, solvable = collect(key_roll, state.params, frozen)
+        episodes, experience, stats = collect(key_roll, state.params, frozen)
 
         def one_more(loop):
             i, carry, totals = loop
@@ -229,8 +237,7 @@ def make_update(config: Config) -> Callable[[TrainState, Frozen], tuple[TrainSta
         metrics = {name: total / cfg.epochs for name, total in totals.items()}
         # From the choices themselves, so that it is known without a gradient step.
         metrics["entropy"] = -masked_mean(experience.log_prob, experience.acted)
-        metrics |= episode_metrics(episodes) | {"informative": informative}
-        metrics["solvable_fraction"] = solvable
+        metrics |= episode_metrics(episodes) | {"informative": informative} | stats
         if internal and cfg.abstract_steps:
             decisions = jnp.sum(episodes.decision.switch & episodes.alive)
             metrics["unseen_decisions"] = 1.0 - jnp.sum(experience.acted) / jnp.maximum(
@@ -257,7 +264,6 @@ def _first_step(episodes: Episodes) -> jax.Array:
     return jnp.zeros_like(episodes.alive).at[:, 0].set(True)
 
 
-def gradient_steps(config: Config) -> int:
+def gradient_steps(cfg: ReinforceConfig) -> int:
     """Optimiser steps of a whole run."""
-    cfg = config.reinforce
     return cfg.iterations * cfg.epochs * cfg.minibatches

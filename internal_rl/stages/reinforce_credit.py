@@ -18,20 +18,17 @@ from agents.credit.sampled import Decisions, fresh_actions
 from agents.credit.sampled_models import SampledModel, make_sampled
 from agents.distributions import diagonal_gaussian
 from agents.surrogates import ppo_clip
-from internal_rl.config import Config
-from internal_rl.data import masked_mean
-from internal_rl.networks import (
-    Params,
-    base_network,
-    metacontroller_network,
-    policy_network,
-)
-from internal_rl.optim import make_optimizer
-from internal_rl.policy import AbstractPolicy
-from internal_rl.rollout import Episodes
+from envs.world import World
+from internal_rl.config import ReinforceConfig
+from internal_rl.demonstrations.contract import masked_mean
+from internal_rl.errors import UserError
+from internal_rl.models.contract import Params
+from internal_rl.models.parts import Models
+from internal_rl.models.policy import AbstractPolicy
+from internal_rl.play.rollout import Episodes
 from internal_rl.stages import reinforce
+from internal_rl.stages.optim import make_optimizer
 from internal_rl.stages.pretrain import TrainState
-from internal_rl.world import heldout_world
 
 REWARD_TOLERANCE = 1e-4
 """Rewards that differ by less are of one kind (COCOA: 4 decimals)."""
@@ -55,11 +52,18 @@ class CreditExperience:
     """Weights of the fresh codes [B, N, M]."""
 
 
-def init(config: Config, key: jax.Array, base_params: Params | None = None) -> TrainState:
+def init(
+    cfg: ReinforceConfig,
+    models: Models,
+    key: jax.Array,
+    base_params: Params | None = None,
+    *,
+    world: World,
+) -> TrainState:
     """As `reinforce.init`, with the estimator's model beside the optimiser's state."""
-    state = reinforce.init(config, key, base_params)
+    state = reinforce.init(cfg, models, key, base_params)
     # The policy starts as it would without a credit model.
-    credit = _model(config).init(jax.random.fold_in(key, 1))
+    credit = _model(cfg, models, world).init(jax.random.fold_in(key, 1))
     return TrainState(
         state.step, state.key, state.params, {"policy": state.opt_state, "credit": credit}
     )
@@ -103,23 +107,20 @@ def decisions_of(
 
 
 def make_update(
-    config: Config,
+    cfg: ReinforceConfig, models: Models, world: World
 ) -> Callable[[TrainState, reinforce.Frozen], tuple[TrainState, dict]]:
     """One iteration (rollout, the credit model's steps, weights, epochs)."""
-    cfg = config.reinforce
-    world = heldout_world(config.env, cfg)
-    base_net = base_network(config, world.obs_spec, world.action_spec)
-    meta_net, policy_net = metacontroller_network(config), policy_network(config)
-    optimizer = make_optimizer(cfg.optimizer, reinforce.gradient_steps(config))
-    model, limit = _model(config), cfg.abstract_steps or config.env.horizon
+    optimizer = make_optimizer(cfg.optimizer, reinforce.gradient_steps(cfg))
+    model = _model(cfg, models, world)
+    limit = cfg.abstract_steps or world.horizon
 
     def collect(key: jax.Array, params: Params, credit, frozen: reinforce.Frozen):
         key_roll, key_model, key_fresh = jax.random.split(key, 3)
-        meta, policy = meta_net.bind(frozen.metacontroller), policy_net.bind(params)
-        episodes, solvable = reinforce.internal_episodes(
-            key_roll, world, base_net.bind(frozen.base), meta, policy, cfg
+        meta, policy = models.bind_meta(frozen.metacontroller), models.bind_policy(params)
+        episodes, stats = reinforce.internal_episodes(
+            key_roll, world, models.bind_base(frozen.base), meta, policy, cfg
         )
-        decisions = decisions_of(episodes, policy, world.env.reward_kinds, limit)
+        decisions = decisions_of(episodes, policy, reward_kinds(world), limit)
         credit, metrics = model.update(credit, decisions, key_model)
         keys = jax.random.split(key_fresh, cfg.batch_size)
         fresh = jax.vmap(lambda k, d: fresh_actions(k, d, cfg.credit.samples))(keys, decisions)
@@ -140,14 +141,14 @@ def make_update(
         made = jnp.sum((episodes.decision.switch & episodes.alive).astype(jnp.float32))
         metrics |= reinforce.episode_metrics(episodes) | {
             "return": jnp.mean(episodes.episode_return),
-            "solvable_fraction": solvable,
+            **stats,
             "unseen_decisions": 1.0 - jnp.sum(decisions.weight) / jnp.maximum(made, 1.0),
         }
         return experience, credit, metrics
 
     def loss_fn(params: Params, batch: CreditExperience):
         d = batch.decisions
-        mean, log_std = policy_net.bind(params)(d.obs, d.valid)
+        mean, log_std = models.bind_policy(params)(d.obs, d.valid)
         log_prob, fresh_log_prob, entropy = _log_probs(mean, log_std, d.action, batch.fresh)
         taken, metrics = ppo_clip(log_prob, batch.log_prob, batch.taken, d.valid, cfg.clip)
         valid = jnp.broadcast_to(d.valid[:, :, None], fresh_log_prob.shape)
@@ -188,11 +189,24 @@ def _log_probs(
     return own.log_prob(action), wide.log_prob(fresh), own.entropy()
 
 
-def _model(config: Config) -> SampledModel:
-    kinds = heldout_world(config.env, config.reinforce).env.reward_kinds
+def reward_kinds(world: World) -> tuple[float, ...]:
+    """Every reward but 0 that the world pays.
+
+    Raises:
+        UserError: it does not say.
+    """
+    kinds = getattr(world, "reward_kinds", None)
+    if kinds is None:
+        raise UserError(
+            "reinforce.credit.method: allowed is 'trajectory', since this world has no member `reward_kinds`"
+        )
+    return kinds
+
+
+def _model(cfg: ReinforceConfig, models: Models, world: World) -> SampledModel:
     return make_sampled(
-        config.reinforce.credit,
-        obs_dim=config.model.width,
-        action_dim=config.metacontroller.code_dim,
-        kinds=len(kinds),
+        cfg.credit,
+        obs_dim=models.base.width,
+        action_dim=models.code_dim,
+        kinds=len(reward_kinds(world)),
     )

@@ -26,7 +26,8 @@ import gymnax
 import jax
 import jax.numpy as jnp
 
-from envs.pinpad import POST_A1, TABLE_A2, GridPinpad, PinpadParams, encode_tasks
+from envs.pinpad.gridworld import GridPinpad, PinpadParams
+from envs.pinpad.tasks import POST_A1, TABLE_A2, encode_tasks
 
 NAVIX_HINT = (
     "navix is not installed, so it is left out. Install the extra with: "

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 import configs
 from internal_rl.config import Config
-from internal_rl.networks import base_network, metacontroller_network
+from internal_rl.models.networks import base_network, metacontroller_network
 from internal_rl.stages import discover, pretrain, reinforce
 from internal_rl.world import pretrain_world
 

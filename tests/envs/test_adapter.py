@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from envs import adapter
-from envs.pinpad import GridPinpad, Layout, PinpadParams, encode_tasks
+from envs.pinpad.gridworld import GridPinpad, PinpadParams
+from envs.pinpad.layout import Layout
+from envs.pinpad.tasks import encode_tasks
 
 KEY = jax.random.key(0)
 ENV = GridPinpad(2, 2, 0)  # agent in cell 0, colour 0 to its right, colour 1 below

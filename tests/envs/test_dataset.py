@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs.pinpad import GridPinpad, dataset, encode_tasks, expert
+from envs.pinpad import dataset, expert
+from envs.pinpad.gridworld import GridPinpad
+from envs.pinpad.tasks import encode_tasks
 
 ENV, TASKS, HORIZON = GridPinpad(3, 3, 1), ("012", "21"), 16
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
-from envs.pinpad import TABLE_A1, TABLE_A2, GridPinpad, Layout, PinpadParams, encode_tasks, expert
+from envs.pinpad import expert
+from envs.pinpad.gridworld import GridPinpad, PinpadParams
+from envs.pinpad.layout import Layout
+from envs.pinpad.tasks import TABLE_A1, TABLE_A2, encode_tasks
 from tests.envs import oracle
 
 SMALL = (GridPinpad(4, 4, 1), ("032", "103", "00", "2112"), 24)

@@ -10,7 +10,9 @@ from gymnax.environments.environment import Environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.pinpad import GridPinpad, Layout, PinpadParams, encode_tasks
+from envs.pinpad.gridworld import GridPinpad, PinpadParams
+from envs.pinpad.layout import Layout
+from envs.pinpad.tasks import encode_tasks
 from tests.envs import oracle
 
 ENVS = (

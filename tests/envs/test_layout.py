@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from envs.pinpad import GridPinpad, PinpadParams, encode_tasks, layout
+from envs.pinpad import layout
+from envs.pinpad.gridworld import GridPinpad, PinpadParams
+from envs.pinpad.tasks import encode_tasks
 
 mixed_radix = jax.jit(layout.mixed_radix, static_argnames="radices")
 sample_layouts = jax.jit(layout.sample_layouts, static_argnums=(1, 2, 3, 4))

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.pinpad import Layout, encode_tasks, planning
+from envs.pinpad import planning
+from envs.pinpad.layout import Layout
+from envs.pinpad.tasks import encode_tasks
 from tests.envs import oracle
 
 plan = jax.jit(planning.plan, static_argnames="grid_size")

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import configs
-from internal_rl.base_model import BaseModel
+from internal_rl.models.base_model import BaseModel
 from internal_rl.config import Config
-from internal_rl.metacontroller import Metacontroller
-from internal_rl.networks import base_network, metacontroller_network, policy_network
-from internal_rl.policy import AbstractPolicy
+from internal_rl.models.metacontroller import Metacontroller
+from internal_rl.models.networks import base_network, metacontroller_network, policy_network
+from internal_rl.models.policy import AbstractPolicy
 from internal_rl.world import World, pretrain_world
 
 PRESET = configs.get("gridworld-smoke")

@@ -9,8 +9,8 @@ import pytest
 import configs
 from internal_rl import pipeline, report
 from internal_rl.errors import UserError
-from internal_rl.networks import metacontroller_network
-from internal_rl.report import policy_outcome
+from internal_rl.models.networks import metacontroller_network
+from internal_rl.analysis.report import policy_outcome
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.logger import read_metrics
 from internal_rl.stages import discover, evaluate, pretrain, reinforce

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from envs.pinpad import TABLE_A2, GridPinpad
+from envs.pinpad.gridworld import GridPinpad
+from envs.pinpad.tasks import TABLE_A2
 from scripts.benchmarks import env as benchmark
 
 

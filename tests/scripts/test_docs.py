@@ -12,7 +12,7 @@ import tyro
 
 import configs
 from internal_rl import cli
-from internal_rl.flags import flag
+from internal_rl.commands.flags import flag
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from internal_rl.analysis.latents import CodeBank, collect_codes, replay_controller
-from internal_rl.data import padded_batch
+from internal_rl.demonstrations.contract import padded_batch
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,

@@ -117,7 +117,7 @@ def test_the_command_line_splits_seeds_over_cores(tmp_path):
     environment = os.environ | {"INTERNAL_RL_CACHE": str(tmp_path / "cache")}
     flags = environment["XLA_FLAGS"].split()  # without the tests' two devices
     environment["XLA_FLAGS"] = " ".join(x for x in flags if "device_count" not in x)
-    command = [sys.executable, "-m", "internal_rl.cli", *words, "--run", str(run.path)]
+    command = [sys.executable, "-m", "internal_rl.commands.main", *words, "--run", str(run.path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_lines(run.timing_file)[0]["devices"] == 2

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from internal_rl.cli import main
+from internal_rl.commands.main import main
 from internal_rl.social.config import EmbeddedConfig
 from internal_rl.social.embedded import embedded_report
 

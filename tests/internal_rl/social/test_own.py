@@ -19,7 +19,7 @@ from internal_rl.social.build import make_game, make_learner, validate_embedded,
 from internal_rl.social.config import EmbeddedConfig, GameConfig, NaiveConfig, SocialConfig
 from internal_rl.social.embedded import embedded_report
 from internal_rl.social.evaluate import evaluate_run
-from internal_rl.social.own_files import check_unchanged
+from internal_rl.runs.own_files import check_unchanged
 from internal_rl.social.pipeline import run_social
 
 PAGE = Path(__file__).parents[3] / "docs" / "social-own.md"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from internal_rl.cli import main
+from internal_rl.commands.main import main
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import create, open_run
 from internal_rl.social.config import PredictiveConfig

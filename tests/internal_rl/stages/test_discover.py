@@ -11,9 +11,9 @@ from scipy import special
 import configs
 from internal_rl import cli
 from internal_rl.config import DiscoverConfig
-from internal_rl.data import padded_batch
+from internal_rl.demonstrations.contract import padded_batch
 from internal_rl.errors import UserError
-from internal_rl.networks import metacontroller_network
+from internal_rl.models.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.run_dir import create, open_run
@@ -30,7 +30,7 @@ from tests.internal_rl.small import (
     meta_params,
     world,
 )
-from tests.internal_rl.test_metacontroller import with_gate_logit
+from tests.internal_rl.models.test_metacontroller import with_gate_logit
 
 KEY = jax.random.key(5)
 ROWS = 6

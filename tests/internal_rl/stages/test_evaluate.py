@@ -5,7 +5,7 @@ import pytest
 
 from internal_rl.analysis import steer
 from internal_rl.analysis.switching import switch_alignment
-from internal_rl.control import LowRankControl, dense_control
+from internal_rl.models.control import LowRankControl, dense_control
 from internal_rl.runs.statistics import hierarchical_success_ci, iqm, success_interval
 from internal_rl.stages import evaluate
 from internal_rl.stages.reinforce import Frozen

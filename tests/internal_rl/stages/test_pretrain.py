@@ -7,8 +7,8 @@ import pytest
 from scipy import special
 
 from internal_rl.config import OptimizerConfig
-from internal_rl.data import masked_mean, padded_batch
-from internal_rl.optim import make_optimizer
+from internal_rl.demonstrations.contract import masked_mean, padded_batch
+from internal_rl.stages.optim import make_optimizer
 from internal_rl.stages.pretrain import behaviour_loss, trajectories_per_batch
 from tests.internal_rl.small import SMOKE, assert_close, base_params, bind_base, world
 

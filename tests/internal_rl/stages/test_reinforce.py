@@ -52,7 +52,7 @@ def experience(method):
 
     @jax.jit
     def raw(key):
-        from internal_rl.rollout import rollout, uncontrolled
+        from internal_rl.play.rollout import rollout, uncontrolled
 
         layout, task, _ = WORLD.sample_starts(key, cfg.batch_size)
         episodes = rollout(key, WORLD, bind_base(base_params()), uncontrolled(), layout, task)
