@@ -7,7 +7,7 @@ One module per experiment family; each has `PRESETS`, complete configs by name. 
 from types import ModuleType
 
 from agents.references import is_reference, load
-from configs import gridworld
+from configs import gridworld, own, tokens
 from internal_rl.config import Config
 from internal_rl.errors import UserError, nearest
 
@@ -55,4 +55,4 @@ def _collect(*families: ModuleType) -> dict[str, Config]:
     return presets
 
 
-_PRESETS = _collect(gridworld)
+_PRESETS = _collect(gridworld, tokens, own)

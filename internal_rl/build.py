@@ -8,28 +8,40 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from agents import references
 from envs.pinpad.expert import TieBreaking
 from envs.pinpad.gridworld import GridPinpad
 from envs.pinpad.world import PinpadWorld
+from envs.tokens.language import Language
+from envs.tokens.tables import CHUNKS
+from envs.tokens.world import TokenWorld
 from envs.world import World
+from envs.world_shapes import shape_problems
 from internal_rl.config import (
     BaseModelConfig,
     Config,
     DataConfig,
     DiscoverConfig,
     EnvConfig,
+    ModelConfig,
     OwnModelConfig,
     OwnWorldConfig,
     PinpadConfig,
+    TokenConfig,
 )
 from internal_rl.demonstrations.contract import Demonstrations, HostDemonstrations
+from internal_rl.demonstrations.disk import MANIFEST
 from internal_rl.demonstrations.pinpad import PinpadDemonstrations, mean_length
+from internal_rl.demonstrations.recorded import open_recorded
+from internal_rl.demonstrations.sequence import Indexable, from_sequence
+from internal_rl.demonstrations.tokens import TokenDemonstrations
 from internal_rl.errors import UserError
 from internal_rl.models.base_model import residual_network
 from internal_rl.models.contract import SplitNetwork
+from internal_rl.models.decoders import decoder_network
 from internal_rl.models.metacontroller import metacontroller_network
 from internal_rl.models.parts import Models
 from internal_rl.models.policy import policy_network
@@ -65,7 +77,19 @@ def _pinpad(cfg: PinpadConfig, tasks: tuple[str, ...], field: str) -> World:
         return PinpadWorld(env, tuple(tasks), cfg.horizon)
 
 
-_WORLDS: dict[type, Callable[[Any, tuple[str, ...], str], World]] = {PinpadConfig: _pinpad}
+def _tokens(cfg: TokenConfig, tasks: tuple[str, ...], field: str) -> World:
+    if not 1 <= cfg.num_chunks <= len(CHUNKS):
+        raise UserError(f"env.num_chunks is {cfg.num_chunks}; allowed: 1 to {len(CHUNKS)}")
+    with _blaming("env."):
+        language = Language(CHUNKS[: cfg.num_chunks], symbols=cfg.symbols)
+    with _blaming(f"env.{field}: "):
+        return TokenWorld(language, tuple(tasks), cfg.horizon, cfg.fail_early)
+
+
+_WORLDS: dict[type, Callable[[Any, tuple[str, ...], str], World]] = {
+    PinpadConfig: _pinpad,
+    TokenConfig: _tokens,
+}
 
 
 @contextlib.contextmanager
@@ -84,9 +108,7 @@ def _own_world(cfg: OwnWorldConfig, tasks: tuple[str, ...], field: str) -> World
             f"env.world is '{cfg.world}'; allowed: path/to/file.py:NAME, a function (tasks) → World"
         )
     world = call_reference("env.world", cfg.world, "tasks", tasks)
-    from envs.check import quick_problems
-
-    problems = quick_problems(world)
+    problems = shape_problems(world)
     if problems:
         raise UserError(
             f"env.world: {cfg.world} is no World: {problems[0]}"
@@ -95,10 +117,18 @@ def _own_world(cfg: OwnWorldConfig, tasks: tuple[str, ...], field: str) -> World
     return world
 
 
+def load_reference(field: str, reference: str) -> Any:
+    """The user's object; what goes wrong is one line that names the field."""
+    try:
+        return references.load(reference)
+    except ValueError as error:
+        raise UserError(f"{field}: {error}") from None
+
+
 def call_reference(field: str, reference: str, parameter: str, *values: Any) -> Any:
     """Call the user's function with these values; what goes wrong is one line that names field and file."""
+    function = load_reference(field, reference)
     try:
-        function = references.load(reference)
         if not callable(function):
             raise ValueError(f"'{reference}' cannot be called as ({parameter})")
         try:
@@ -153,9 +183,54 @@ def expert(
             tie_breaking=tie_breaking,
             mean_length=_mean_length(world, epsilon) if packing else 0.0,
         )
+    if isinstance(world, TokenWorld):
+        return TokenDemonstrations(
+            world, config.pretrain.epsilon, one_spelling=tie_breaking == "deterministic"
+        )
     raise UserError(
         "data.source is ''; allowed: a folder made by internal-rl data, or path/to/file.py:NAME, since no expert comes "
         "with this world"
+    )
+
+
+def _recorded(config: Config, source: str, world: World, *, packing: bool) -> Any:
+    """A folder of recorded episodes; opened, and its checksums compared, once while it stays as it is."""
+    try:
+        changed = (Path(source) / MANIFEST).stat().st_mtime_ns
+    except OSError:
+        changed = 0  # opening says what is wrong
+    return _opened(source, changed, world, packing, int(config.data.device_gib * 2**30))
+
+
+@lru_cache(maxsize=8)
+def _opened(source: str, changed: int, world: World, packing: bool, device_bytes: int) -> Any:
+    del changed
+    return open_recorded(source, world, packing=packing, device_bytes=device_bytes)
+
+
+def _own_demonstrations(config: Config, source: str, world: World) -> Any:
+    """What a user's reference gives in `world`: demonstrations, or a sequence of episodes."""
+    field = "data.clean_source" if source == config.data.clean_source else "data.source"
+    found = load_reference(field, source)
+    if callable(found):
+        found = call_reference(field, source, "world", world)
+    if isinstance(found, (Demonstrations, HostDemonstrations)):
+        return found
+    if isinstance(found, Indexable):
+        try:
+            return from_sequence(
+                found,
+                world.obs_spec,
+                world.action_spec,
+                world.horizon,
+                config.pretrain.packing,
+                world.num_goals,
+            )
+        except UserError as error:
+            raise UserError(f"{field}: {source}: {error}") from None
+    raise UserError(
+        f"{field}: {source} gives a {type(found).__name__}; allowed: Demonstrations (data and rows), or a sequence of "
+        "episodes (__len__ and __getitem__)"
     )
 
 
@@ -174,7 +249,7 @@ def discovery_demonstrations(
     main = demonstrations(config, world, clean=True, tie_breaking=cfg.tie_breaking)
     if not (cfg.tail_steps and cfg.tail_tie_breaking != cfg.tie_breaking):
         return main, None
-    if not isinstance(main, PinpadDemonstrations):
+    if not isinstance(main, PinpadDemonstrations | TokenDemonstrations):
         return main, None
     return main, expert(config, world, clean=True, tie_breaking=cfg.tail_tie_breaking)
 
@@ -204,7 +279,10 @@ def base_network(cfg: BaseModelConfig, world: World) -> SplitNetwork:
                 "SplitNetwork (width, depth, init, bind)"
             )
         return network
-    return residual_network(cfg, obs, action, max_len)
+    if isinstance(cfg, ModelConfig):
+        return residual_network(cfg, obs, action, max_len)
+    with _blaming("model."):
+        return decoder_network(cfg, obs, action, max_len)
 
 
 def cut(cfg: DiscoverConfig, network: SplitNetwork) -> int:
@@ -235,6 +313,7 @@ def models(config: Config, world: World, layer: int | None = None) -> Models:
 
 
 def own_references(config: Config) -> list[str]:
-    """The user's objects that a config names."""
-    names = (config.env.world, config.model.name, config.data.source, config.data.clean_source)
-    return sorted({name for name in names if references.is_reference(name)})
+    """The user's objects and folders of demonstrations that a config names."""
+    names = {config.env.world, config.model.name}
+    own = {name for name in names if references.is_reference(name)}
+    return sorted(own | {name for name in (config.data.source, config.data.clean_source) if name})

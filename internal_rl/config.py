@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agents.credit.config import SampledCreditConfig
+from internal_rl.models.decoders.config import DecoderConfig
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,26 @@ class PinpadConfig:
 
 
 @dataclass(frozen=True)
+class TokenConfig:
+    """The token world: write named chunks of tokens in a hidden order, and a verifier pays for the whole (docs/tokens.md)."""
+
+    world: Literal["tokens"] = "tokens"
+    """Which world."""
+    num_chunks: int = 4
+    """C: the language has the first C of eight chunks."""
+    symbols: int = 12
+    """Size of the alphabet; the prompt of every episode has four different symbols of it."""
+    horizon: int = 23
+    """T: an episode is truncated after this many steps, the reading of the prompt included."""
+    fail_early: bool = True
+    """A token that no correct text has at its place ends the episode; else the verifier looks at the end only."""
+    pretrain_tasks: tuple[str, ...] = ()
+    """Tasks of the pretraining data; one digit per chunk, e.g. 0213."""
+    heldout_tasks: tuple[str, ...] = ()
+    """Tasks of internal RL and of the evaluation, never seen in training."""
+
+
+@dataclass(frozen=True)
 class OwnWorldConfig:
     """A world of your own (docs/own-world.md)."""
 
@@ -46,7 +67,7 @@ class OwnWorldConfig:
     """What it is called with for the world of internal RL and of the evaluation."""
 
 
-EnvConfig = PinpadConfig | OwnWorldConfig
+EnvConfig = PinpadConfig | TokenConfig | OwnWorldConfig
 """One class per world; their field `world` tells them apart."""
 
 
@@ -116,7 +137,7 @@ class OwnModelConfig:
     """path/to/file.py:NAME of a function (obs_spec, action_spec, max_len) → SplitNetwork."""
 
 
-BaseModelConfig = ModelConfig | OwnModelConfig
+BaseModelConfig = ModelConfig | DecoderConfig | OwnModelConfig
 """One class per kind of base model; their field `name` tells them apart."""
 
 

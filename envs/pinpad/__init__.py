@@ -7,6 +7,5 @@ gridworld.py  `GridPinpad`, a gymnax environment
 world.py      it as a `World`, with one task set
 planning.py   shortest paths by dynamic programming
 expert.py     the expert's policy and its trajectories
-dataset.py    trajectories on disk, memory-mapped
 render.py     pictures of states, GIFs of episodes with the switching gate under them
 """

@@ -15,6 +15,7 @@ from internal_rl.errors import UserError, nearest, one_line_errors
 
 COMMANDS = (
     "pretrain",
+    "adopt",
     "discover",
     "reinforce",
     "evaluate",
@@ -26,6 +27,7 @@ COMMANDS = (
 """Modules of this package with `Command`, `defaults` and `run`."""
 
 FAMILIES = {
+    "data": "record, import and check demonstrations on disk",
     "credit": "credit assignment with exact ground truth (COCOA)",
     "social": "learning-aware agents (COALA-PG, embedded Bayesian agents, predictive policy improvement)",
 }

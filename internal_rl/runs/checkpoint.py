@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from safetensors import SafetensorError
 from safetensors.flax import load_file, save_file
 
 from internal_rl.errors import UserError
@@ -149,6 +151,7 @@ def export_params(path: str | Path, params: Any, metadata: Mapping[str, Any]) ->
     leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(params).items()}
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(leaves, temporary)
+    temporary.chmod(0o666 & ~_umask())  # safetensors writes private files
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     temporary.replace(path)
     write_json(path.with_suffix(".json"), _seal({"metadata": dict(metadata), "weights": digest}))
@@ -175,6 +178,31 @@ def import_params(path: str | Path, template: StateT) -> tuple[StateT, dict[str,
         jax.device_put(found[name], _abstract(leaf).sharding) for name, leaf in leaves.items()
     ]
     return jax.tree.unflatten(jax.tree.structure(template), arrays), description["metadata"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def read_weights(path: str | Path, template: StateT) -> StateT:
+    """Weights of any safetensors file whose leaves are named and shaped as the template's.
+
+    Raises:
+        UserError: the file is missing or damaged, or naming the first leaf that differs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"weights {path} do not exist")
+    try:
+        found = load_file(str(path))
+    except SafetensorError as error:
+        raise UserError(f"weights {path} cannot be read: {error}") from None
+    leaves = _named_leaves(template)
+    _check_leaves(str(path), _describe(found), _describe(leaves))
+    arrays = [found[name] for name in leaves]
+    return jax.tree.unflatten(jax.tree.structure(template), arrays)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -86,11 +86,10 @@ def _tagged(value: Any, kinds: tuple, source: str, path: str) -> Any:
     """The class that the first field of `value` names: where it is a Literal, one of its choices; else any text."""
     if not isinstance(value, dict):
         raise _wrong(source, path or "(top level)", value, "a JSON object")
-    allowed = []
+    tag = dataclasses.fields(kinds[0])[0].name
+    found, allowed = value.get(tag), []
     for kind in kinds:
-        tag = dataclasses.fields(kind)[0].name
         hint = get_type_hints(kind)[tag]
-        found = value.get(tag)
         if get_origin(hint) is not Literal:
             if isinstance(found, str):
                 return kind

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -247,7 +246,8 @@ def goal_palette(
 
 
 def _hex(goal: int, colours: Any) -> str:
-    return to_hex(goal_palette(np.asarray(goal), colours) / 255)
+    red, green, blue = goal_palette(np.asarray(goal), colours).tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _cycle(count: int) -> list[str]:

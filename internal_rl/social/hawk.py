@@ -28,7 +28,6 @@ class SocialNetwork(nnx.Module):
             lru_blocks=cfg.lru_blocks,
             norm="rmsnorm",
             depth=cfg.depth,
-            controlled_layer=0,
             init_scale=cfg.init_scale,
         )
         self.embed = dense(obs_dim, cfg.width, scale=1.0, rngs=rngs)

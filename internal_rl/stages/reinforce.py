@@ -105,6 +105,7 @@ def internal_experience(episodes: Episodes, delta: float, abstract_steps: int = 
 
     On raw-step time [B, T] with a mask, or the first `abstract_steps` = K of each episode side by side [B, K].
     """
+    assert episodes.e is not None  # kept
     advantage = trajectory_advantage(episodes.episode_return, delta)
     experience = Experience(
         inputs=episodes.e,
@@ -124,6 +125,7 @@ def internal_experience(episodes: Episodes, delta: float, abstract_steps: int = 
 
 def raw_experience(episodes: Episodes, delta: float) -> Experience:
     """Every raw step of the episodes, which were recorded with their observations."""
+    assert episodes.obs is not None  # kept
     advantage = trajectory_advantage(episodes.episode_return, delta)
     return Experience(
         inputs=episodes.obs,

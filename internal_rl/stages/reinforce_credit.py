@@ -79,6 +79,7 @@ def decisions_of(
         kinds: every reward but zero.
         limit: N, the first decisions of an episode; reward after those that do not fit counts for the last that does.
     """
+    assert episodes.e is not None  # kept
     acted = episodes.decision.switch & episodes.alive
     number = jnp.cumsum(acted, axis=1, dtype=jnp.int32) - 1  # the first step always acts
     batch, horizon = acted.shape
