@@ -46,6 +46,7 @@ _LAPTOP = Config(
         kl_warmup_start=0.005,
         kl_hold_steps=500,
         kl_warmup_steps=500,
+        encoder_view="symmetric",
         optimizer=OptimizerConfig(learning_rate=2e-3, weight_decay=0.03, grad_clip=1.0),
     ),
     reinforce=ReinforceConfig(

@@ -128,7 +128,8 @@ class World(Protocol):
         reward_kinds: tuple[float, ...], every reward but 0 that it may pay; credit assignment over codes needs it.
         view(key, source, time) -> obs [R, V, *O]: what discovery's encoder reads with `discover.encoder_view =
         symmetric`,
-            of trajectories `source` (`Batch.source`) at steps `time` [R, V].
+            of trajectories `source` (`Batch.source`, or where there is none their observations [R, T+1, *O]) at steps
+            `time` [R, V].
         draw(state) -> uint8 [H, W, 3]: a picture of one state, on the host (NumPy arrays in).
         oracle(key, count) -> {"expert": [], "bayes": []}: nats per step that the best predictors of the expert pay, who
         know

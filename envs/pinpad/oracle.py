@@ -30,7 +30,7 @@ def oracle_nll(
 
 
 def _mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask)
+    return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.sum(mask.astype(x.dtype))
 
 
 def _per_step(env: GridPinpad, tasks: Tasks, limit: int, data: Trajectories, epsilon: float):

@@ -25,14 +25,17 @@ def asks_for_view(cfg: DiscoverConfig) -> bool:
 
 
 def discovery_batch(
-    key: jax.Array, world: Any, demonstrations: Demonstrations, data: Any, rows: int, cfg: DiscoverConfig
+    key: jax.Array,
+    world: Any,
+    demonstrations: Demonstrations,
+    data: Any,
+    rows: int,
+    cfg: DiscoverConfig,
 ) -> Batch:
     """Trajectories of D*, one per row, with the views that the encoder reads."""
-    if not asks_for_view(cfg):
-        return demonstrations.rows(data, key, rows, clean=True)[0]
-    key_rows, key_view = jax.random.split(key)
-    batch, _ = demonstrations.rows(data, key_rows, rows, clean=True)
-    return with_view(key_view, world, batch, cfg)
+    batch, _ = demonstrations.rows(data, key, rows, clean=True)
+    # Folded in, so that the trajectories are the same whatever the encoder reads.
+    return with_view(jax.random.fold_in(key, 1), world, batch, cfg)
 
 
 def with_view(key: jax.Array, world: Any, batch: Batch, cfg: DiscoverConfig) -> Batch:
@@ -51,7 +54,8 @@ def with_view(key: jax.Array, world: Any, batch: Batch, cfg: DiscoverConfig) -> 
         time, token = stretch(starts, tokens)
         valid, token = jnp.ones(time.shape, bool), token[:, :-1]
     if cfg.encoder_view == "symmetric":
-        obs = world.view(key_symmetry, batch.source, time)
+        source = whole_frames(batch) if batch.source is None else batch.source
+        obs = world.view(key_symmetry, source, time)
     else:
         obs = frames_at(batch, time)
     return dataclasses.replace(batch, view=EncoderView(obs, valid, token))
@@ -63,6 +67,13 @@ def check_view(world: Any, cfg: DiscoverConfig) -> None:
         raise UserError(
             "discover.encoder_view is 'symmetric'; allowed: 'same', since this world has no member `view`"
         )
+
+
+def whole_frames(batch: Batch) -> jax.Array:
+    """Observations o_1, …, o_{T+1} [R, T+1, *O] of rows of one trajectory each; the last one is repeated in the
+    padding."""
+    steps = batch.valid.shape[1]
+    return frames_at(batch, jnp.broadcast_to(jnp.arange(steps + 1), (len(batch.valid), steps + 1)))
 
 
 def frames_at(batch: Batch, time: jax.Array) -> jax.Array:

@@ -126,13 +126,12 @@ class RunDir:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 that tells this run, as far as it is trained, from any other: of its config and of the checksums of its
-        newest weights."""
+        """SHA-256 that tells this run, as far as it is trained, from any other: of its config, its metrics, the step of
+        its newest weights and those it was made around. The same training repeated gives the same."""
+        files = [self.path / "config.json", self.metrics_file]
+        files += sorted((self.path / "weights").glob("*.json"))
         steps = [int(p.parent.name) for p in self.checkpoints_dir.glob("[0-9]*/manifest.json")]
-        files = [self.path / "config.json", *sorted((self.path / "weights").glob("*.json"))]
-        if steps:
-            files.append(self.checkpoints_dir / str(max(steps)) / "manifest.json")
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(max(steps, default=None)).encode())
         for file in files:
             digest.update(file.read_bytes())
         return digest.hexdigest()

@@ -32,23 +32,24 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def split(function: Callable, mesh: Mesh) -> Callable:
-    """`function(state, fed, *shared)` with every leaf of `state`, of `fed` and of the results [S, ...]: the same
-    function, in which each device computes its part of the S seeds. `shared` is whole on every device.
+    """`function(state)` or `function(state, fed, *shared)` with every leaf of `state`, of `fed` and of the results
+    [S, ...]: the same function, in which each device computes its part of the S seeds. `shared` is whole on every device.
 
     With one device it is `function` itself.
     """
     if mesh.size == 1:
         return function
 
-    def on_all(state: Any, fed: Any = None, *shared: Any) -> Any:
+    def on_all(state: Any, *others: Any) -> Any:
+        specs = (P("seeds"), P("seeds"), *(P() for _ in others[1:]))
         return jax.shard_map(
             function,
             mesh=mesh,
-            in_specs=(P("seeds"), P("seeds"), *(P() for _ in shared)),
+            in_specs=specs[: 1 + len(others)],
             out_specs=P("seeds"),
             # Loops start from constants, which the check would want marked as differing by device.
             check_vma=False,
-        )(state, fed, *shared)
+        )(state, *others)
 
     return on_all
 

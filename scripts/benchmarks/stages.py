@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 
 import configs
+from internal_rl import build
 from internal_rl.config import Config
-from internal_rl.models.networks import base_network, metacontroller_network
+from internal_rl.demonstrations.contract import Demonstrations, HostDemonstrations
+from internal_rl.errors import UserError
 from internal_rl.stages import discover, pretrain, reinforce
-from internal_rl.world import pretrain_world
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,31 @@ def matmul_flops(size: int = 1024, repeats: int = 20) -> float:
 
 
 def _pretrain(config: Config, steps: int, repeats: int, peak: float) -> Rate:
-    state = jax.jit(lambda key: pretrain.init(config, key))(jax.random.key(0))
+    world = build.pretrain_world(config.env)
+    source = _on_device(build.demonstrations(config, world, clean=False))
+    network = build.base_network(config.model, world)
+    state = jax.jit(lambda key: pretrain.init(config.pretrain, network, key))(jax.random.key(0))
     weights = _matrix_weights(state.params)
-    seconds, metrics = _time(pretrain.make_update(config), state, None, steps, repeats)
+    update = pretrain.make_update(config.pretrain, network, source)
+    seconds, metrics = _time(update, state, source.data, steps, repeats)
     tokens = float(metrics["tokens"].mean())
     flops = 6 * weights * tokens * steps
     return _rate("pretrain", "tokens", tokens, steps, seconds, flops / seconds / peak)
 
 
 def _discover(config: Config, steps: int, repeats: int, peak: float) -> Rate:
-    world = pretrain_world(config.env)
-    base_net = base_network(config, world.obs_spec, world.action_spec)
-    base = jax.jit(base_net.init)(jax.random.key(0))
-    state = jax.jit(lambda key: discover.init(config, key))(jax.random.key(0))
-    seconds, _ = _time(discover.make_update(config), state, base, steps, repeats)
+    world = build.pretrain_world(config.env)
+    main, tail = build.discovery_demonstrations(config, world)
+    source, models, cfg = _on_device(main), build.models(config, world), config.discover
+    base = jax.jit(models.base.init)(jax.random.key(0))
+    state = jax.jit(lambda key: discover.init(cfg, models, key, base))(jax.random.key(0))
+    update = discover.make_update(cfg, models, world, source, tail)
+    seconds, _ = _time(update, state, (base, source.data), steps, repeats)
     # Padding counts here: every row is one trajectory, and its padded steps are computed, too. Every candidate of the
     # contest has rows of its own. What the encoder reads besides the rows (its view) is not counted.
-    tokens = config.discover.batch_size * world.horizon * config.discover.candidates
-    depth, candidates = config.model.depth, config.discover.candidates
-    upper = _matrix_weights(base) * (depth - config.model.controlled_layer) / depth
+    tokens = cfg.batch_size * world.horizon * cfg.candidates
+    depth, candidates = models.base.depth, cfg.candidates
+    upper = _matrix_weights(base) * (depth - models.layer) / depth
     one = state.params
     if candidates > 1:
         one = jax.tree.map(lambda x: x[0], one)
@@ -94,15 +101,24 @@ def _discover(config: Config, steps: int, repeats: int, peak: float) -> Rate:
 
 
 def _reinforce(config: Config, steps: int, repeats: int) -> Rate:
-    world = pretrain_world(config.env)
+    cfg = replace(config.reinforce, method="internal")
+    world = reinforce.training_world(build.heldout_world(config.env), cfg)
+    models = build.models(replace(config, reinforce=cfg), world)
     keys = jax.random.split(jax.random.key(0))
-    base = base_network(config, world.obs_spec, world.action_spec).init(keys[0])
-    frozen = reinforce.Frozen(base, metacontroller_network(config).init(keys[1]))
-    config = replace(config, reinforce=replace(config.reinforce, method="internal"))
-    state = reinforce.init(config, jax.random.key(1))
-    seconds, metrics = _time(reinforce.make_update(config), state, frozen, steps, repeats)
-    env_steps = float(metrics["episode_length"].mean()) * config.reinforce.batch_size
+    frozen = reinforce.Frozen(models.base.init(keys[0]), models.meta.init(keys[1]))
+    state = reinforce.init(cfg, models, jax.random.key(1))
+    update = reinforce.make_update(cfg, models, world)
+    seconds, metrics = _time(update, state, frozen, steps, repeats)
+    env_steps = float(metrics["episode_length"].mean()) * cfg.batch_size
     return _rate("reinforce", "env steps", env_steps, steps, seconds, None)
+
+
+def _on_device(found: Demonstrations | HostDemonstrations) -> Demonstrations:
+    if not isinstance(found, Demonstrations):
+        raise UserError(
+            "data.device_gib: the benchmark reads demonstrations on the device; allowed: at least the size of the data"
+        )
+    return found
 
 
 def _time(

@@ -13,8 +13,8 @@ from configs import credit as presets
 from internal_rl.credit.config import CreditRunConfig
 from internal_rl.credit.run import run_train
 from internal_rl.errors import UserError
-from internal_rl.runs.config_io import leaves
 from internal_rl.runs.cache import enable_compilation_cache
+from internal_rl.runs.config_io import leaves
 from internal_rl.runs.run_dir import RunDir, is_run, write_json
 from internal_rl.runs.statistics import stratified_bootstrap_ci
 from reproductions.cocoa_curves import Curve, curve_of, read_curves, write_curves

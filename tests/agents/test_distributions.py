@@ -5,12 +5,12 @@ import pytest
 from scipy import integrate, stats
 
 from agents.distributions import (
-    ActionSpec,
     categorical,
     diagonal_gaussian,
     factored_log_prob,
     kl_to_standard_normal,
 )
+from envs.world import ActionSpec
 
 
 def random(seed, *shape):

@@ -7,13 +7,12 @@ import numpy as np
 
 from envs.pinpad.expert import generate
 from envs.pinpad.gridworld import GridPinpad
-from internal_rl.analysis.oracle import _per_step, oracle_nll
-from internal_rl.world import World
+from envs.pinpad.oracle import _per_step, oracle_nll
+from envs.pinpad.tasks import encode_tasks
 
 GRID, HORIZON, COUNT = 3, 9, 48
-WORLD = World(
-    GridPinpad(grid_size=GRID, num_objects=3, num_walls=1), ("01", "10", "02", "121"), HORIZON
-)
+SEQUENCES = ("01", "10", "02", "121")
+ENV, TASKS = GridPinpad(grid_size=GRID, num_objects=3, num_walls=1), encode_tasks(SEQUENCES, 3)
 OFFSETS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -71,7 +70,7 @@ def solution_length(task, cell, objects, walls):
 
 def enumerate_tasks(agent, actions, own, objects, walls):
     """−log p(a_t | task) and −log p(a_t | past), by weighing all tasks after every step."""
-    tasks = [[int(c) for c in sequence] for sequence in WORLD.sequences]
+    tasks = [[int(c) for c in sequence] for sequence in SEQUENCES]
     weights = []
     for task in tasks:
         length = solution_length(task, agent[0], objects, walls)
@@ -99,8 +98,9 @@ def enumerate_tasks(agent, actions, own, objects, walls):
 def test_against_enumeration():
     @jax.jit
     def run(key):
-        data, _ = generate(key, WORLD.env, WORLD.tasks, COUNT, HORIZON)
-        return data, _per_step(WORLD, data, 0.0), oracle_nll(key, WORLD, COUNT)
+        data, _ = generate(key, ENV, TASKS, COUNT, HORIZON)
+        per_step = _per_step(ENV, TASKS, HORIZON, data, 0.0)
+        return data, per_step, oracle_nll(key, ENV, TASKS, HORIZON, COUNT)
 
     data, (expert, bayes, valid), total = jax.device_get(run(jax.random.key(0)))
     all_expert, all_bayes, ties, informed = [], [], 0, 0
@@ -127,4 +127,4 @@ def test_against_enumeration():
     np.testing.assert_allclose(total["length"], data.length.mean(), rtol=1e-5)
     # Who has to find the task out pays more than who knows it, by at most ln(tasks) in all.
     gap = (np.mean(all_bayes) - np.mean(all_expert)) * data.length.mean()
-    assert 0 < gap < np.log(len(WORLD.sequences))
+    assert 0 < gap < np.log(len(SEQUENCES))

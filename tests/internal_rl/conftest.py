@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
     """Runs a command that has to fail with one line on stderr, before compiling or writing."""
-    from internal_rl import cli
+    from internal_rl.commands import main as cli
     from internal_rl.runs import loop
     from internal_rl.runs.cache import count_compilations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from internal_rl import cli
+from internal_rl.commands import main as cli
 from internal_rl.pipeline import load_params
 from internal_rl.runs.cache import count_compilations
 from internal_rl.runs.checkpoint import Checkpoints

@@ -1,20 +1,18 @@
 """Stages as runs: what they write and refuse, several seeds, resuming, what they compile to."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 import configs
-from internal_rl import pipeline, report
+from internal_rl import build, pipeline
+from internal_rl.analysis import report
 from internal_rl.errors import UserError
-from internal_rl.models.networks import metacontroller_network
-from internal_rl.analysis.report import policy_outcome
+from internal_rl.runs import loop
+from internal_rl.runs import train as training
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.logger import read_metrics
 from internal_rl.stages import discover, evaluate, pretrain, reinforce
-from internal_rl.world import heldout_world
 from tests.internal_rl.conftest import contents
 from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
@@ -22,7 +20,10 @@ from tests.internal_rl.small import (
     all_equations,
     assert_trees_equal,
     changed,
+    expert,
+    heldout,
     meta_params,
+    models,
     noisy,
     policy_params,
 )
@@ -85,8 +86,14 @@ def test_seeds_that_do_not_exist(runs, tmp_path):
 @pytest.fixture
 def untrained(monkeypatch):
     """Runs are made and linked, but neither initialised nor trained."""
-    monkeypatch.setattr(pipeline.loop, "run", lambda *_, **__: None)
-    monkeypatch.setattr(pipeline, "_init", lambda *_: None)
+    monkeypatch.setattr(loop, "run", lambda *_, **__: None)
+    initial = training.initial
+
+    def shapes(init, *which):  # weights that a test brings along are still loaded
+        return jax.eval_shape(lambda: initial(init, *which))
+
+    monkeypatch.setattr(pipeline, "shapes", shapes)
+    monkeypatch.setattr(training, "initial", lambda *_: None)
 
 
 def test_parent_without_a_checkpoint(runs, tmp_path):
@@ -131,8 +138,9 @@ def alone(init, update, steps):
 
 
 def test_two_seeds_at_once_equal_two_runs_pretrain(two_bases):
-    update = pretrain.make_update(SMOKE)
-    train = alone(lambda key: pretrain.init(SMOKE, key), update, SMOKE.pretrain.steps)
+    cfg, network = SMOKE.pretrain, models().base
+    update = pretrain.make_update(cfg, network, expert(clean=False))
+    train = alone(lambda key: pretrain.init(cfg, network, key), update, cfg.steps)
     metrics = read_metrics(two_bases)
     assert metrics["action_nll"].shape == (4, 2)
     for seed in range(2):
@@ -161,7 +169,8 @@ def test_two_seeds_at_once_equal_two_runs_reinforce(runs, tmp_path):
     run = pipeline.run_reinforce(config, tmp_path / "run", runs.meta, seeds=2, progress=False)
     metrics = read_metrics(run)
     frozen = pipeline.load_frozen(runs.meta)
-    train = alone(lambda key: reinforce.init(config, key), reinforce.make_update(config), 4)
+    update = reinforce.make_update(config.reinforce, models(config), heldout(config))
+    train = alone(lambda key: reinforce.init(config.reinforce, models(config), key), update, 4)
     for seed in range(2):
         _, found = train(seed, frozen)
         for name in ("success", "episode_length", "entropy"):
@@ -184,9 +193,9 @@ def test_a_run_remembers_which_seed_it_was_built_on(two_bases, tmp_path, monkeyp
     assert_trees_equal(pipeline.load_frozen(run).base, second)
     # Also when it is resumed without naming the seed again, and one stage on.
     used = {}
-    monkeypatch.setattr(pipeline.loop, "run", lambda *_, frozen, **__: used.update(found=frozen))
+    monkeypatch.setattr(loop, "run", lambda *_, frozen, **__: used.update(found=frozen))
     pipeline.run_discover(SMOKE, tmp_path / "meta", two_bases, resume=True)
-    assert_trees_equal(used["found"], second)
+    assert_trees_equal(used["found"], (second, ()))  # with the data, none of which is stored
     internal = pipeline.run_reinforce(SMOKE, tmp_path / "internal", run)
     assert_trees_equal(used["found"].base, second)
     assert_trees_equal(pipeline.load_base(internal), second)
@@ -204,8 +213,8 @@ def test_a_policy_is_evaluated_on_the_metacontroller_that_it_was_trained_on(
     export_params(run.path / "weights" / "reinforce.safetensors", policy_params(), {})
     used = []
     monkeypatch.setattr(evaluate, "evaluate_policy", lambda *given: used.append(given) or {})
-    policy_outcome(run, SMOKE, heldout_world(SMOKE.env))
-    ((_, _, frozen, policies),) = used
+    report.policy_outcome(run, SMOKE, heldout())
+    ((_, frozen, policies),) = used
     assert_trees_equal(frozen.metacontroller, jax.tree.map(lambda x: x[1], both))
     assert_trees_equal(frozen.base, pipeline.load_params(runs.base))
     assert_trees_equal(policies, jax.tree.map(lambda x: x[None], policy_params()))
@@ -238,21 +247,26 @@ def test_error_and_resume_equals_an_uninterrupted_run(runs, tmp_path):
 
 def traced(stage, config, monkeypatch):
     """The program of one update, from shapes alone."""
-    key = jax.random.key(0)
-    monkeypatch.setattr(pretrain, "trajectories_per_batch", lambda *_: 8)
-    start = jax.eval_shape(lambda: pretrain.init(config, key))
+    key, nets = jax.random.key(0), models(config)
+    monkeypatch.setattr(build, "_mean_length", lambda *_: 8.0)  # measuring it plays episodes
+    start = jax.eval_shape(lambda: pretrain.init(config.pretrain, nets.base, key))
     if stage == "pretrain":
-        return jax.make_jaxpr(pretrain.make_update(config))(start)
+        source = expert(config, clean=False)
+        update = pretrain.make_update(config.pretrain, nets.base, source)
+        return jax.make_jaxpr(update)(start, source.data)
     base = start.params
     if stage == "discover":
-        state = jax.eval_shape(lambda base: discover.init(config, key, base), base)
-        return jax.make_jaxpr(discover.make_update(config))(state, base)
-    if stage == "raw_action":
-        config = dataclasses.replace(config, reinforce=config.raw_action)
-    state = jax.eval_shape(lambda base: reinforce.init(config, key, base), base)
-    meta = jax.eval_shape(metacontroller_network(config).init, key)
-    frozen = reinforce.Frozen(base=base, metacontroller=meta)
-    return jax.make_jaxpr(reinforce.make_update(config))(state, frozen)
+        cfg = config.discover
+        state = jax.eval_shape(lambda base: discover.init(cfg, nets, key, base), base)
+        world = build.pretrain_world(config.env)
+        source, tail = build.discovery_demonstrations(config, world)
+        update = discover.make_update(cfg, nets, world, source, tail)
+        return jax.make_jaxpr(update)(state, (base, source.data))
+    cfg = config.raw_action if stage == "raw_action" else config.reinforce
+    state = jax.eval_shape(lambda base: reinforce.init(cfg, nets, key, base), base)
+    frozen = reinforce.Frozen(base=base, metacontroller=jax.eval_shape(nets.meta.init, key))
+    world = reinforce.training_world(heldout(config), cfg)
+    return jax.make_jaxpr(reinforce.make_update(cfg, nets, world))(state, frozen)
 
 
 STAGES = ["pretrain", "discover", "reinforce", "raw_action"]

@@ -29,13 +29,17 @@ def changed(path, value):
         ("env.num_walls", 12, "env.num_objects=4 .* 17 cells: allowed is at most .* 16"),
         ("env.grid_size", 2, r"env.num_objects=4 \+ num_walls=1 \+ 1 agent = 6 cells"),
         ("env.horizon", 3, "env.heldout_tasks: .*horizon=3: task 0123 takes at least 4"),
-        ("env.horizon", 0, "env.horizon is 0; allowed: at least 1"),
+        ("env.horizon", 0, "env.pretrain_tasks: horizon=0: task 032 takes at least 3 .* 3 or more"),
         ("env.pretrain_tasks", ("032", "041"), "env.pretrain_tasks: task '041': colour 4"),
         ("env.pretrain_tasks", (), "env.pretrain_tasks: .* is empty"),
         ("env.heldout_tasks", ("",), "env.heldout_tasks: task '' is empty"),
         ("env.heldout_tasks", ("01a",), "env.heldout_tasks: task '01a': 'a' is not a colour"),
-        ("model.controlled_layer", 5, r"model.controlled_layer is 5; allowed: 0 to .* \(4\)"),
-        ("model.controlled_layer", -1, "model.controlled_layer is -1; allowed: 0 to"),
+        (
+            "discover.controlled_layer",
+            5,
+            r"controlled_layer is 5; allowed: 0 to .* depth \(4\), or -1",
+        ),
+        ("discover.controlled_layer", -2, "discover.controlled_layer is -2; allowed: 0 to"),
         ("model.width", 0, "model.width is 0; allowed: at least 1"),
         ("model.num_buckets", 7, "model.num_buckets is 7; allowed: an even number"),
         ("model.max_distance", 16, "model.max_distance is 16; allowed: more than half"),
@@ -62,7 +66,7 @@ def changed(path, value):
         (
             "reinforce.abstract_steps",
             25,
-            r"abstract_steps is 25; allowed: 0 \(all\) to env.horizon",
+            r"abstract_steps is 25; allowed: 0 \(all\) to the world's horizon",
         ),
         ("reinforce.minibatches", 3, r"reinforce.batch_size is 1024; allowed: a multiple .* \(3\)"),
         ("reinforce.switch_threshold", 1.0, "reinforce.switch_threshold is 1.0; allowed: between"),
@@ -106,11 +110,9 @@ def test_wrong_types_of_configs_made_in_python(field, value, message):
         validate(config)
 
 
-@pytest.mark.parametrize("field", ["controlled_layer", "depth"])
-def test_control_at_either_end_is_allowed(field):
-    value = BASE.model.depth if field == "controlled_layer" else BASE.model.controlled_layer
-    validate(changed(f"model.{field}", value))
-    validate(changed("model.controlled_layer", 0))
+@pytest.mark.parametrize("layer", [0, BASE.model.depth, -1])
+def test_control_at_either_end_and_in_the_middle_is_allowed(layer):
+    validate(changed("discover.controlled_layer", layer))
 
 
 def test_full_control_is_allowed():

@@ -1,6 +1,5 @@
 """What the README and the pages in docs/ tell a reader to type, run or parsed."""
 
-import importlib
 import re
 import runpy
 import shlex
@@ -11,12 +10,16 @@ import pytest
 import tyro
 
 import configs
-from internal_rl import cli
+from internal_rl.commands import main as cli
 from internal_rl.commands.flags import flag
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Files of a user's; test_own_pages runs them.
+TITLED = re.compile(
+    r'^```python title="(\w+\.py)"\n(.*?)^```', re.MULTILINE | re.DOTALL
+)
 
 
 def blocks(page, *languages):
@@ -32,6 +35,16 @@ def commands(page):
                 yield words
 
 
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory):
+    """A folder with the files that pages show, which presets of the user's are in."""
+    folder = tmp_path_factory.mktemp("own")
+    for page in PAGES:
+        for name, body in TITLED.findall(page.read_text()):
+            (folder / name).write_text(body)
+    return folder
+
+
 def name_of(page):
     return str(page.relative_to(ROOT))
 
@@ -39,7 +52,11 @@ def name_of(page):
 COMMANDS = [(name_of(page), words) for page in PAGES for words in commands(page)]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if blocks(p, "python") and not TITLED.search(p.read_text())],
+    ids=name_of,
+)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     """The blocks of one page, one after the other, in one namespace and in an empty folder."""
     monkeypatch.chdir(tmp_path)
@@ -53,24 +70,27 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
     [words for _, words in COMMANDS if words[0] == "internal-rl"],
     ids=" ".join,
 )
-def test_command_lines_parse(words):
+def test_command_lines_parse(words, own_files, monkeypatch):
+    monkeypatch.chdir(own_files)
     name, *flags = words[1:]
     if name in cli.FAMILIES:
-        family = importlib.import_module(cli.FAMILIES[name])
+        family = cli.module(name)
         assert flags[0] in family.COMMANDS, f"no command {name} {flags[0]}"
         if not {"--help", "-h"} & set(flags):
             family.parse(flags[0], flags[1:])
         return
-    assert name in cli._COMMANDS, f"no command {name}"
+    assert name in cli.COMMANDS, f"no command {name}"
     if flags in (["--help"], ["-h"]):
         return
-    command, _ = cli._COMMANDS[name]
+    chosen = cli.module(name)
     preset = flag(flags, "preset")
     if preset:
         configs.get(preset)
     # Asking for help's defaults opens no run directory; those in the examples do not exist here.
-    default = cli._defaults(command, [*flags, "--help"])
-    args = tyro.cli(command, args=flags, default=default)
+    default = chosen.defaults([*flags, "--help"])
+    args = tyro.cli(
+        chosen.Command, args=flags, default=default, config=(tyro.conf.AvoidSubcommands,)
+    )
     if not getattr(args, "resume", False):
         for parent in ("base", "parent"):
             if hasattr(args, parent):

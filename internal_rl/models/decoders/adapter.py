@@ -10,8 +10,8 @@ with a cache per layer, {"k": [n, S, K, d], "v": [n, S, K, d], "end_index": [n]}
 values from `end_index` on. Without a cache S = T. Here they are plain functions of their weights: bind a module's `apply`
 (linen) or merge it (nnx) inside them.
 
-Resets inside a row are told to such a model by its mask and its positions alone. With a cache, one row holds one trajectory
-at a time, and a reset starts its cache anew; so `lower` and `upper` with a cache take resets at the first token only.
+Resets inside a row are told to such a model by its mask and its positions alone. With a cache, a reset starts it anew; so
+passes with a cache and resets go token by token.
 
 Letters: n sequences, T tokens, S tokens that may be attended to, D width, V tokens of the vocabulary.
 """
@@ -136,8 +136,17 @@ class BlockModel:
             for block in blocks:
                 _, x = block(self.params, x, place.position, None, place.within)
             return None, x
-        length, caches = carry
         steps = x.shape[1]
+        if reset is not None and steps > 1:
+
+            def one(carry: Any, token: tuple) -> tuple[Any, jax.Array]:
+                carry, y = self._run(token[0][:, None], carry, token[1][:, None], blocks)
+                return carry, y[:, 0]
+
+            inputs = jnp.swapaxes(x, 0, 1), reset.T
+            carry, y = jax.lax.scan(one, carry, inputs)
+            return carry, jnp.swapaxes(y, 0, 1)
+        length, caches = carry
         if reset is not None:
             length = jnp.where(reset[:, 0], 0, length)
         position = length[:, None] + jnp.arange(steps, dtype=jnp.int32)[None]  # [n, T]

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from internal_rl.analysis.latents import CodeBank, collect_codes, replay_controller
-from internal_rl.demonstrations.contract import padded_batch
+from internal_rl.demonstrations.pinpad import PinpadDemonstrations
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -23,7 +23,7 @@ def test_one_code_per_segment_under_the_colour_it_headed_for():
 
     @jax.jit
     def run(base, meta):
-        batch, _ = padded_batch(KEY, place, 6, 0.0, "uniform")
+        batch, _ = PinpadDemonstrations(place).rows((), KEY, 6, clean=True)
         base, meta = bind_base(base), bind_meta(meta)
         _, e = base.lower(batch.obs, None, batch.reset)
         found = meta.discover(e, batch.valid, KEY, sample=False)

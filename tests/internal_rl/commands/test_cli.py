@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import typing
 from pathlib import Path
 
 import jax
@@ -12,14 +13,15 @@ from safetensors.numpy import load_file
 
 import configs
 from configs import credit as credit_presets
-from internal_rl import cli, pipeline
+from internal_rl import pipeline
+from internal_rl.commands import main as cli
 from internal_rl.runs import loop
 from internal_rl.runs.checkpoint import Checkpoints, import_params
 from internal_rl.runs.config_io import config_to_json
 from internal_rl.runs.run_dir import create
 from internal_rl.stages import pretrain
 from tests.internal_rl.conftest import contents
-from tests.internal_rl.small import assert_trees_equal
+from tests.internal_rl.small import assert_trees_equal, models
 
 SMOKE = ["--preset", "gridworld-smoke"]
 
@@ -48,11 +50,7 @@ def test_unknown_names(refused):
         ),
         (["--env.num-walls", "12"], ["num_walls=12", "17 cells"]),
         (["--env.horizon", "3"], ["horizon=3", "0123", "at least 4"]),
-        (
-            ["--model.controlled-layer", "3"],
-            ["model.controlled_layer is 3", "allowed: 0 to model.depth (2)"],
-        ),
-        (["--model.controlled-layer", "-1"], ["model.controlled_layer is -1"]),
+        (["--model.num-buckets", "7"], ["model.num_buckets is 7", "an even number"]),
         (["--pretrain.steps", "7"], ["pretrain.steps is 7", "multiple of runtime.log_every (2)"]),
         (["--pretrain.optimizer.learning-rate", "nan"], ["learning_rate is nan", "finite"]),
         (["--seeds", "0"], ["seeds is 0", "at least 1"]),
@@ -69,6 +67,11 @@ def test_settings_of_later_stages(refused, runs):
         "discover", "--base", base, "--run", "run", "--metacontroller.rank", "99",
         says=["metacontroller.rank is 99", "allowed"],
     )  # fmt: skip
+    for layer in ("3", "-2"):
+        refused(
+            "discover", "--base", base, "--run", "run", "--discover.controlled-layer", layer,
+            says=[f"discover.controlled_layer is {layer}", "allowed: 0 to the base model's depth (2)"],
+        )  # fmt: skip
     refused(
         "reinforce", "--parent", meta, "--run", "run", "--heldout-tasks", "0129",
         says=["env.heldout_tasks", "'0129'", "colour 9"],
@@ -149,8 +152,8 @@ def test_existing_names(refused, runs, tmp_path):
 
 def test_a_mistake_does_not_delete_what_overwrite_would_replace(refused, runs, tmp_path):
     shutil.copytree(runs.base.path, tmp_path / "base")
-    flags = ["--run", "base", "--overwrite", "--model.controlled-layer", "9"]
-    refused("pretrain", *SMOKE, *flags, says="model.controlled_layer is 9")
+    flags = ["--run", "base", "--overwrite", "--model.num-buckets", "9"]
+    refused("pretrain", *SMOKE, *flags, says="model.num_buckets is 9")
 
 
 def damaged(run, folder):
@@ -200,7 +203,9 @@ def test_half_written_checkpoints_do_not_count(refused, runs, tmp_path):
 def test_an_untrained_parent_is_refused(refused, runs, tmp_path):
     """Interrupted before its first step, a run holds random weights."""
     base = create(tmp_path / "base", "pretrain", runs.config)
-    state = jax.jit(lambda key: pretrain.init(runs.config, key))(jax.random.key(0))
+    state = jax.jit(lambda key: pretrain.init(runs.config.pretrain, models().base, key))(
+        jax.random.key(0)
+    )
     checkpoints = Checkpoints(base)
     checkpoints.save(0, state)
     checkpoints.close()
@@ -232,40 +237,44 @@ def test_wrong_types_of_flags(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def flags_of(cls, prefix=""):
-    for field in dataclasses.fields(cls):
-        name = f"{prefix}{field.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(field.type):
-            yield from flags_of(field.type, f"{name}.")
+def flags_of(defaults, prefix=""):
+    """Of a union of configs, those of the one that the defaults hold."""
+    for field in dataclasses.fields(defaults):
+        name, value = f"{prefix}{field.name.replace('_', '-')}", getattr(defaults, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from flags_of(value, f"{name}.")
         else:
             yield f"--{name}"
 
 
-@pytest.mark.parametrize("command", list(cli._COMMANDS))
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_explains_every_field(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert cli.main([command, "--help"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     shown = captured.out
-    assert (cli._COMMANDS[command][0].__doc__ or "").splitlines()[0] in shown
-    expected = list(flags_of(cli._COMMANDS[command][0]))
+    chosen = cli.module(command)
+    assert chosen.Command.__doc__.splitlines()[0] in shown
+    expected = list(flags_of(chosen.defaults(["--help"])))
     assert len(expected) > 3
     for flag in expected:
         base, _, name = flag.rpartition(".")
         negated = f"{base}.no-{name}" if base else f"--no-{flag[2:]}"
         assert flag in shown or negated in shown, flag
     # Every field has a text beside it.
-    for cls in (cli._COMMANDS[command][0], *_nested(cli._COMMANDS[command][0])):
+    for cls in (chosen.Command, *_nested(chosen.Command)):
         for field, text in documented(cls):
             assert text, f"{cls.__name__}.{field} has no help text"
 
 
 def _nested(cls):
+    """Every config class below `cls`; of a union, all of its members."""
     for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(field.type):
-            yield field.type
-            yield from _nested(field.type)
+        for kind in typing.get_args(field.type) or (field.type,):
+            if dataclasses.is_dataclass(kind):
+                yield kind
+                yield from _nested(kind)
 
 
 def documented(cls):
@@ -285,7 +294,7 @@ def documented(cls):
 def test_usage(capsys):
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in (*cli._COMMANDS, *configs.names()):
+    for name in (*cli.COMMANDS, *cli.FAMILIES, *configs.names()):
         assert name in shown
     assert cli.main([]) == 2
     assert "COMMAND" in capsys.readouterr().out

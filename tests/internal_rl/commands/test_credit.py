@@ -10,11 +10,13 @@ import pytest
 from agents.credit import METHODS
 from agents.credit.features import features_init
 from configs import credit as presets
-from internal_rl.credit import cli, measure
+from internal_rl.commands import credit as cli
+from internal_rl.credit import measure
 from internal_rl.credit import run as runs
 from internal_rl.credit.measure import variance_report
 from internal_rl.credit.world import shadow_credits, validate, validate_shadow
 from internal_rl.errors import UserError
+from internal_rl.runs import loop
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir
 
@@ -89,7 +91,7 @@ def test_shadow(tmp_path):
 def test_shadow_trains_the_features_of_every_model(tmp_path, monkeypatch):
     """Also those of the acting one; before, it would act on its initial weights."""
     started = {}
-    monkeypatch.setattr(runs.loop, "run", lambda name, state, *_, **__: started.update(s=state))
+    monkeypatch.setattr(loop, "run", lambda name, state, *_, **__: started.update(s=state))
     words = ["shadow", *SMALL, "--method", "cocoa_feature", "--shadow.methods", "cocoa_feature"]
     run(*words, "--credit.features.steps", "2", "--run", tmp_path / "run")
     credit = started["s"].credit
@@ -102,7 +104,7 @@ def test_shadow_trains_the_features_of_every_model(tmp_path, monkeypatch):
 
 def test_features_may_learn_from_steps_after_the_end(tmp_path, monkeypatch):
     data, distinct = {}, runs.distinct_transitions
-    monkeypatch.setattr(runs.loop, "run", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "run", lambda *_, **__: None)
     words = ["train", "--preset", "cocoa-smoke", "--method", "cocoa_feature", *CUT[2:4]]
     words += ["--credit.features.steps", "2", "--world.interleaving.death", "0.3"]
     for after in ("after-end", "no-after-end"):

@@ -8,7 +8,8 @@ from importlib import resources
 import pytest
 
 import configs
-from internal_rl import cli, demo, pipeline
+from internal_rl import demo, pipeline
+from internal_rl.commands import main as cli
 from internal_rl.runs import loop
 from internal_rl.runs.checkpoint import export_params, read_metadata
 from internal_rl.runs.config_io import config_to_json

@@ -2,8 +2,11 @@
 
 import shutil
 
-from internal_rl import cli
+from internal_rl import pipeline
+from internal_rl.commands import main as cli
 from internal_rl.runs import loop
+from internal_rl.runs.run_dir import open_run
+from tests.internal_rl.small import assert_trees_equal, changed
 
 SMOKE = ["--preset", "gridworld-smoke"]
 
@@ -61,3 +64,24 @@ def test_outputs_in_the_way(refused, runs, tmp_path):
 def test_parents_that_were_moved(refused, runs, tmp_path):
     meta = shutil.copytree(runs.meta.path, tmp_path / "elsewhere" / "meta")
     refused("evaluate", "--run", meta, says=[f"{meta} builds on run", "does not exist", "together"])
+
+
+def test_a_parent_that_was_trained_again(refused, runs, tmp_path, monkeypatch, capsys):
+    """Its child would go on with weights that it did not start from."""
+    folder = shutil.copytree(runs.base.path.parent, tmp_path / "moved")
+    base, meta = folder / runs.base.path.name, folder / runs.meta.path.name
+    resume = ["discover", "--run", meta, "--resume"]
+    used = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "run", lambda *_, frozen, **__: used.append(frozen[0]))
+        assert cli.main([*map(str, resume), "--no-progress"]) == 0  # moved together, all is well
+    assert_trees_equal(used[0], pipeline.load_params(runs.base))
+    capsys.readouterr()
+
+    says = [f"{base.resolve()} is not the run that {meta} was built on", "trained again or further"]
+    pipeline.run_pretrain(changed(runs.config, seed=1), base, overwrite=True, progress=False)
+    refused(*resume, says=says)
+    # Under the same settings, too: weights tell.
+    shutil.copy(runs.base.path / "config.json", base / "config.json")
+    assert open_run(base).config == runs.base.config
+    refused(*resume, says=says)

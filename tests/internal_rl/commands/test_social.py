@@ -11,10 +11,10 @@ import pytest
 
 from configs import social as presets
 from envs.social.matrix import IteratedMatrixGame
+from internal_rl.commands import social as cli
 from internal_rl.commands.main import main
 from internal_rl.errors import UserError
 from internal_rl.runs.run_dir import open_run
-from internal_rl.social import cli
 from internal_rl.social.build import (
     make_learner,
     validate_analytic,

@@ -17,7 +17,7 @@ from agents.credit.train import make_init
 from agents.credit.trajectory import from_paths
 from configs import credit as presets
 from envs.credit.enumeration import enumerate_paths
-from internal_rl.credit import cli
+from internal_rl.commands import credit as cli
 from internal_rl.credit.inspection import inspect_run
 from internal_rl.credit.run import (
     SHADOW,

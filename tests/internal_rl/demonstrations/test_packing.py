@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs.pinpad.expert import generate
-from internal_rl.demonstrations.contract import gather_rows, packed_batch
+from internal_rl.demonstrations import pinpad
 from internal_rl.demonstrations.packing import pack, unpacked
-from internal_rl.stages.pretrain import behaviour_loss, trajectories_per_batch
-from tests.internal_rl.small import SMOKE, assert_close, base_params, bind_base, changed, world
+from internal_rl.demonstrations.pinpad import gather_rows, mean_length
+from internal_rl.stages.pretrain import behaviour_loss
+from tests.internal_rl.small import (
+    SMOKE,
+    assert_close,
+    base_params,
+    bind_base,
+    changed,
+    expert,
+    world,
+)
 
 ROWS, LENGTH, COUNT = 4, 7, 12
 packer = jax.jit(lambda lengths: pack(lengths, ROWS, LENGTH))
@@ -86,10 +95,29 @@ def test_packing_does_not_change_the_loss(mixer):
     assert_close(packed["loss"], packed["action_nll"] + 0.5 * packed["obs_nll"])
 
 
+def test_as_many_trajectories_as_fill_the_rows(monkeypatch):
+    place, source, made = world(), expert(clean=False), []
+    assert source.mean_length == mean_length(place, SMOKE.pretrain.epsilon)
+
+    def counted(key, env, tasks, count, *rest, **options):
+        made.append(count)
+        return generate(key, env, tasks, count, *rest, **options)
+
+    monkeypatch.setattr(pinpad, "generate", counted)
+    for rows in (4, 40):
+        jax.eval_shape(lambda key, n=rows: source.rows((), key, n, clean=False), jax.random.key(0))
+    few, many = made
+    assert 9 * few <= many <= 10 * few
+    # 40 rows of 16 tokens; a solution of three sub-goals takes 3 to 16 steps.
+    assert 40 <= many <= 40 * 16 / 3
+
+
 def test_rows_of_a_batch_are_well_filled():
-    place = world()
-    count = trajectories_per_batch(place, 32, 0.0)
-    batch, stats = jax.jit(lambda key: packed_batch(key, place, 32, count, 0.0))(jax.random.key(1))
+    source = expert(clean=False)
+    assert source.packing
+    run = jax.jit(lambda key: source.rows(source.data, key, 32, clean=False))
+    batch, stats = run(jax.random.key(1))
+    assert np.asarray(batch.reset).sum(1).max() > 1
     assert 0.75 < np.asarray(batch.valid).mean() <= 1.0
     assert 0.0 < stats["solvable_fraction"] <= 1.0
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from envs.pinpad.expert import generate
+from envs.pinpad.world import symmetric_observations
 from internal_rl.config import DiscoverConfig
-from internal_rl.demonstrations.contract import discovery_batch, padded_batch
+from internal_rl.demonstrations.pinpad import PinpadDemonstrations
 from internal_rl.demonstrations.views import (
-    encoder_view,
+    discovery_batch,
     stretch,
     stretched_starts,
-    symmetric_observations,
+    with_view,
 )
-from tests.internal_rl.small import SMOKE, assert_trees_equal, changed, world
+from tests.internal_rl.small import assert_trees_equal, world
 
 KEY = jax.random.key(3)
 ROWS = 64
@@ -27,19 +27,22 @@ SYMMETRIC = DiscoverConfig(encoder_view="symmetric")
 STRETCHED = DiscoverConfig(encoder_view="same", encoder_stretch=2)
 
 
+def padded(key):
+    return PinpadDemonstrations(world()).rows((), key, ROWS, clean=True)[0]
+
+
 @pytest.fixture(scope="module")
 def seen():
-    """Trajectories and both views of them."""
+    """Trajectories, their observations, and both views of them."""
     place = world()
 
     @jax.jit
     def run(key):
-        data, _ = generate(
-            key, place.env, place.tasks, ROWS, place.horizon, epsilon=0.0, tie_breaking="uniform"
-        )
+        batch = padded(key)
+        data = batch.source
         every = jnp.broadcast_to(jnp.arange(place.horizon + 1), (ROWS, place.horizon + 1))
-        plain = symmetric_observations(place, data, every, jnp.zeros((ROWS,), jnp.int32))
-        views = [encoder_view(key, place, data, cfg) for cfg in (SYMMETRIC, STRETCHED)]
+        plain = symmetric_observations(place.env, data, every, jnp.zeros((ROWS,), jnp.int32))
+        views = [with_view(key, place, batch, cfg).view for cfg in (SYMMETRIC, STRETCHED)]
         return data, plain, *views
 
     return jax.device_get(run(KEY))
@@ -48,15 +51,17 @@ def seen():
 def test_views_change_nothing_else():
     @jax.jit
     def run(key):
+        place, source = world(), PinpadDemonstrations(world())
         cfg = dataclasses.replace(SYMMETRIC, encoder_stretch=2)
-        with_view = discovery_batch(key, world(), ROWS, cfg, "uniform")
-        without = discovery_batch(key, world(), ROWS, DiscoverConfig(), "uniform")
-        return with_view, without, padded_batch(key, world(), ROWS, 0.0, "uniform")[0]
+        viewed = discovery_batch(key, place, source, (), ROWS, cfg)
+        without = discovery_batch(key, place, source, (), ROWS, DiscoverConfig())
+        return viewed, without, padded(key)
 
-    with_view, without, padded = jax.device_get(run(KEY))
+    viewed, without, rows = jax.device_get(run(KEY))
+    assert viewed.view is not None
     assert without.view is None
-    assert_trees_equal(with_view.replace(view=None), without)
-    assert_trees_equal(without, padded)
+    assert_trees_equal(viewed.replace(view=None), without)
+    assert_trees_equal(without, rows)
 
 
 def test_a_symmetric_view_keeps_time_and_adds_the_last_observation(seen):
@@ -72,9 +77,10 @@ def test_a_symmetric_view_keeps_time_and_adds_the_last_observation(seen):
 
 @pytest.mark.parametrize("stretch", [0, 2])
 def test_a_view_without_the_last_observation(seen, stretch):
-    data = jax.tree.map(jnp.asarray, seen[0])
+    data = seen[0]
     cfg = DiscoverConfig(encoder_view="symmetric", encoder_stretch=stretch, encoder_end=False)
-    view = jax.device_get(jax.jit(lambda key: encoder_view(key, world(), data, cfg))(KEY))
+    run = jax.jit(lambda key: with_view(key, world(), padded(key), cfg).view)
+    view = jax.device_get(run(KEY))
     last = view.valid.sum(axis=1) - 1
     for row in range(ROWS):
         frame = view.obs[row, last[row]]
@@ -123,37 +129,3 @@ def test_how_long_a_frame_stays_says_little_about_how_long_a_leg_is():
     short, long = starts[:, 1] - starts[:, 0], starts[:, 5] - starts[:, 2]
     # P(Exp(1) > Gamma(3, 1)) = 1/8; the 10 tokens that every frame has for sure make it a little less.
     assert 0.08 < float((short > long).mean()) < 0.125
-
-
-def test_every_token_of_a_trajectory_moves_alike():
-    """Against the observation of a grid that was moved before anything was observed."""
-    config = changed(SMOKE, env={"observation": "onehot"})
-    place, size = world(config), SMOKE.env.grid_size
-
-    @jax.jit
-    def run(key):
-        data, _ = generate(
-            key, place.env, place.tasks, 8, place.horizon, epsilon=0.0, tie_breaking="uniform"
-        )
-        time = jnp.broadcast_to(jnp.arange(place.horizon + 1), (8, place.horizon + 1))
-        return data, symmetric_observations(place, data, time, jnp.arange(8, dtype=jnp.int32))
-
-    data, view = jax.device_get(run(KEY))
-    # Elements in the order of the docstring: bit 0 rows, bit 1 columns, bit 2 transpose.
-    for element in range(8):
-        table = np.arange(size**2).reshape(size, size)
-        if element & 1:
-            table = table[::-1]
-        if element & 2:
-            table = table[:, ::-1]
-        if element & 4:
-            table = table.T
-        # A cell of the old grid lands where `table` holds its number.
-        lands = np.argsort(table.ravel())
-        for t in range(int(data.length[element]) + 1):
-            expected = place.env.observe(
-                jnp.asarray(lands[data.objects[element]], jnp.int32),
-                jnp.asarray(lands[data.walls[element]], jnp.int32),
-                jnp.asarray(lands[data.agent[element, t]], jnp.int32),
-            )
-            np.testing.assert_array_equal(view[element, t], expected)

@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from agents.distributions import ActionSpec
-from internal_rl.models.base_model import BaseModel, ObservationSpec
-from internal_rl.models.networks import Network
+from envs.world import ActionSpec, ObservationSpec
+from internal_rl import build
+from internal_rl.config import DiscoverConfig
+from internal_rl.errors import UserError
+from internal_rl.models.base_model import BaseModel, ResidualNetwork, residual_network
 from tests.internal_rl.small import SMOKE, assert_close, base_params, changed, noisy, normal, world
 
 BATCH, TIME, DEPTH = 2, 9, 2
@@ -17,32 +19,15 @@ OBS = world().obs_spec.dim
 
 
 @cache
-def network(mixer: str, layer: int) -> Network:
-    """The smoke base model, cut at `layer`."""
-    cfg = changed(SMOKE, model={"mixer": mixer, "depth": DEPTH, "controlled_layer": layer}).model
-    spec = world()
-
-    def construct(rngs):
-        return BaseModel(cfg, spec.obs_spec, spec.action_spec, max_len=TIME, rngs=rngs)
-
-    shape = nnx.eval_shape(lambda: construct(nnx.Rngs(params=0)))
-    return Network(construct, nnx.split(shape, nnx.Param)[0])
-
-
-def cut_at(layer: int, params: dict) -> dict:
-    """Weights of an uncut model (layer 0), dealt out to the two halves."""
-    blocks = params["upper_stack"]["blocks"]
-    halves = {
-        "lower_stack": {"blocks": {i: blocks[i] for i in range(layer)}},
-        "upper_stack": {"blocks": {i - layer: blocks[i] for i in range(layer, DEPTH)}},
-    }
-    halves = {name: half for name, half in halves.items() if half["blocks"]}
-    return {k: v for k, v in params.items() if not k.endswith("_stack")} | halves
+def network(mixer: str) -> ResidualNetwork:
+    """The smoke base model."""
+    cfg = changed(SMOKE, model={"mixer": mixer, "depth": DEPTH}).model
+    return residual_network(cfg, world().obs_spec, world().action_spec, TIME)
 
 
 @cache
 def whole(mixer: str) -> dict:
-    return noisy(jax.jit(network(mixer, 0).init)(jax.random.key(0)))
+    return noisy(jax.jit(network(mixer).init)(jax.random.key(0)))
 
 
 def resets() -> jax.Array:
@@ -52,13 +37,13 @@ def resets() -> jax.Array:
 @pytest.mark.parametrize("mixer", ["transformer", "hawk"])
 def test_halves_and_steps_equal_the_whole_at_every_layer(mixer):
     obs, reset = normal(0, BATCH, TIME, OBS), resets()
-    expected = jax.jit(lambda p: network(mixer, 0).bind(p)(obs, reset))(whole(mixer))
+    expected = jax.jit(lambda p: network(mixer).bind(p, 0)(obs, reset))(whole(mixer))
 
     for layer in range(DEPTH + 1):
 
         @jax.jit
         def both_ways(params, layer=layer):
-            model = network(mixer, layer).bind(params)
+            model = network(mixer).bind(params, layer)
             _, e = model.lower(obs, None, reset)
             _, out = model.upper(e, None, reset)
 
@@ -73,7 +58,7 @@ def test_halves_and_steps_equal_the_whole_at_every_layer(mixer):
             _, stepped = jax.lax.scan(step, model.init_carry(BATCH), inputs)
             return e, out, [jnp.swapaxes(x, 0, 1) for x in stepped]
 
-        e, out, (step_e, step_action, step_observation) = both_ways(cut_at(layer, whole(mixer)))
+        e, out, (step_e, step_action, step_observation) = both_ways(whole(mixer))
         assert_close(out.action, expected.action)
         assert_close(out.observation, expected.observation)
         assert_close(step_e, e)
@@ -85,18 +70,25 @@ def test_halves_and_steps_equal_the_whole_at_every_layer(mixer):
             assert_close(e, by_hand)
 
 
-@pytest.mark.parametrize("layer", [-1, 3])
+@pytest.mark.parametrize("layer", [-2, 3])
 def test_layer_outside_the_model(layer):
-    cfg = changed(SMOKE, model={"controlled_layer": layer}).model
-    with pytest.raises(ValueError, match=rf"controlled_layer = {layer}: must lie in 0..*= 0..2"):
-        BaseModel(cfg, world().obs_spec, world().action_spec, max_len=4, rngs=nnx.Rngs(0))
+    cfg = changed(SMOKE, discover={"controlled_layer": layer}).discover
+    with pytest.raises(UserError, match=rf"controlled_layer is {layer}; allowed: 0 to .*\(2\)"):
+        build.cut(cfg, network("transformer"))
+
+
+def test_the_middle_is_the_usual_cut():
+    assert DiscoverConfig().controlled_layer == -1
+    assert build.cut(DiscoverConfig(), network("transformer")) == 1
+    deeper = changed(SMOKE, model={"depth": 5}).model
+    assert build.cut(DiscoverConfig(), build.base_network(deeper, world())) == 2
 
 
 def test_next_observation_is_one_categorical_per_factor():
     spec = world()
     sizes = spec.env.factor_sizes
     assert sum(sizes) == OBS
-    model = network("transformer", 1).bind(cut_at(1, whole("transformer")))
+    model = network("transformer").bind(whole("transformer"), 1)
     rng = np.random.default_rng(0)
     cells = [rng.permutation(16)[:6] for _ in range(BATCH)]
     nothing = [
@@ -153,8 +145,66 @@ def test_real_valued_actions_and_observations():
     assert_close(grad["action_log_std"][...], (z**2 - 1).sum((0, 1)), rtol=1e-3)
 
 
+def test_other_bounds_and_units():
+    """Heads work in units in which bounds are ±1 and observations have mean 0 and deviation 1."""
+    spec, action_spec = ObservationSpec(dim=3), ActionSpec(dim=2, low=2.0, high=6.0)
+    net = residual_network(changed(SMOKE, model={"depth": 1}).model, spec, action_spec, TIME)
+    mean, std = (1.0, -20.0, 300.0), (2.0, 0.5, 40.0)
+    params = net.with_statistics(noisy(jax.jit(net.init)(jax.random.key(0))), mean, std)
+    scaled, scaled_next, action = (
+        normal(0, BATCH, 4, 3),
+        normal(1, BATCH, 4, 3),
+        normal(2, BATCH, 4, 2),
+    )
+    obs, next_obs = (x * jnp.array([[std]]) + jnp.array([[mean]]) for x in (scaled, scaled_next))
+
+    @jax.jit
+    def run(params):
+        model = net.bind(params, 0)
+        _, e = model.lower(obs)
+        _, out = model.upper(e)
+        log_prob = model.action_distribution(out).log_prob(action)
+        return e, out, log_prob, model.observation_log_prob(out, next_obs)
+
+    e, out, action_log_prob, obs_log_prob = run(params)
+    embed = jax.tree.map(np.asarray, params["embed"])
+    by_hand = np.asarray(scaled) @ embed["kernel"] + embed["bias"]
+    np.testing.assert_allclose(e, by_hand, rtol=1e-3, atol=1e-4)
+    std_of_actions = 2.0 * np.exp(np.asarray(params["action_log_std"]))
+    expected = stats.norm.logpdf(action, 4.0 + 2.0 * np.asarray(out.action), std_of_actions)
+    assert_close(action_log_prob, expected.sum(-1))
+    expected = stats.norm.logpdf(scaled_next, out.observation, 1.0).sum(-1)
+    np.testing.assert_allclose(obs_log_prob, expected, rtol=1e-3, atol=1e-3)
+    # Training leaves the units alone.
+    grads = jax.jit(jax.grad(lambda p: run(p)[2].sum() + run(p)[3].sum()))(params)
+    for name in ("obs_mean", "obs_std"):
+        assert not np.asarray(grads[name]).any()
+
+
+def test_tokens():
+    spec, net_of = ObservationSpec(num_tokens=7), changed(SMOKE, model={"depth": 1}).model
+    net = residual_network(net_of, spec, ActionSpec(num_actions=3), TIME)
+    params = noisy(jax.jit(net.init)(jax.random.key(0)))
+    obs, next_obs = jnp.array([[0, 6, 3]], jnp.int32), jnp.array([[6, 3, 1]], jnp.int32)
+
+    @jax.jit
+    def run(params):
+        model = net.bind(params, 0)
+        _, e = model.lower(obs)
+        _, out = model.upper(e)
+        return e, out, model.observation_log_prob(out, next_obs)
+
+    e, out, log_prob = run(params)
+    embed = jax.tree.map(np.asarray, params["embed"])
+    assert_close(e, embed["kernel"][np.asarray(obs)] + embed["bias"])
+    weights = np.exp(np.asarray(out.observation, np.float64))
+    assert weights.shape == (1, 3, 7)
+    chosen = np.take_along_axis(weights, np.asarray(next_obs)[..., None], -1)[..., 0]
+    assert_close(log_prob, np.log(chosen / weights.sum(-1)))
+
+
 def test_discrete_actions_are_a_softmax_of_the_head():
-    model = network("transformer", 1).bind(cut_at(1, whole("transformer")))
+    model = network("transformer").bind(whole("transformer"), 1)
     out = model._heads(normal(3, BATCH, TIME, SMOKE.model.width))
     probs = np.exp(np.asarray(out.action, np.float64))
     probs /= probs.sum(-1, keepdims=True)
@@ -167,4 +217,4 @@ def test_discrete_actions_are_a_softmax_of_the_head():
 def test_parameters_are_plain_dicts():
     leaves = jax.tree.leaves(base_params())
     assert all(isinstance(x, jax.Array) for x in leaves)
-    assert {"embed", "lower_stack", "upper_stack", "action_head"} <= base_params().keys()
+    assert {"embed", "stack", "action_head"} <= base_params().keys()

@@ -100,23 +100,31 @@ def test_zero_control_changes_nothing_at_all(config):
 
 
 @by_rank
-def test_low_rank_never_builds_a_matrix_per_token(config):
+def test_control_never_builds_a_matrix_per_token(config):
     width, config = 32, changed(config, model={"width": 32})
     meta = meta_params(config)
-
-    def loss(meta, e, z):
-        return bind_meta(meta, config).decoder.control(e, z).sum()
-
     e, z = normal(0, BATCH, TIME, width), normal(1, BATCH, TIME, 2)
-    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(meta, e, z)
-    sizes = [
-        variable.aval.size
-        for equation in all_equations(jaxpr)
-        for variable in equation.outvars
-        if variable.aval.shape[:2] == (BATCH, TIME) or variable.aval.size >= BATCH * TIME * width
-    ]
-    largest = max(sizes) / (BATCH * TIME)
-    if config.metacontroller.rank:
-        assert largest < width**2 / 4
-    else:
-        assert largest >= width**2  # so that the count above would notice
+
+    def by_terms(decoder, e, z):
+        return decoder.control(e, z)
+
+    def by_matrix(decoder, e, z):
+        return apply_control(e, FullControl(u=dense_control(decoder(z))))
+
+    def largest(write):
+        def loss(meta, e, z):
+            return write(bind_meta(meta, config).decoder, e, z).sum()
+
+        jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1, 2)))(meta, e, z)
+        sizes = [
+            variable.aval.size
+            for equation in all_equations(jaxpr)
+            for variable in equation.outvars
+            if variable.aval.shape[:2] == (BATCH, TIME)
+            or variable.aval.size >= BATCH * TIME * width
+        ]
+        return max(sizes) / (BATCH * TIME)
+
+    # The full control's parameters alone are more than half as many numbers as a matrix per token.
+    assert largest(by_terms) < (width**2 / 4 if config.metacontroller.rank else width**2)
+    assert largest(by_matrix) >= width**2  # so that the count above would notice

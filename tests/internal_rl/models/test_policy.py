@@ -2,12 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from internal_rl.models.networks import policy_network
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
     bind_policy,
     changed,
+    models,
     noisy,
     normal,
     policy_params,
@@ -41,7 +41,7 @@ def test_time_advances_only_where_the_policy_acts():
 def test_training_starts_from_the_prior_of_the_codes():
     for std in (1.0, 0.5):
         config = changed(SMOKE, reinforce={"initial_std": std})
-        network = policy_network(config)
+        network = models(config).policy
         params = jax.jit(network.init)(jax.random.key(3))
         mean, log_std = jax.jit(
             lambda p, n=network: n.bind(p)(

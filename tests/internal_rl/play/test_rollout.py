@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from envs import adapter
-from internal_rl.play.internal_env import InternalEnv
-from internal_rl.play.rollout import (
+from internal_rl import build
+from internal_rl.play.controllers import (
     CodeSampler,
     abstract_controller,
     policy_sampler,
     prior_sampler,
-    rollout,
     uncontrolled,
 )
+from internal_rl.play.internal_env import InternalEnv
+from internal_rl.play.rollout import rollout
 from internal_rl.stages.reinforce import internal_experience, internal_log_prob
-from internal_rl.world import make_world
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -33,26 +33,25 @@ from tests.internal_rl.small import (
 
 EPISODES = 16
 # One colour per task: random behaviour succeeds, fails and runs out of time.
-WORLD = make_world(SMOKE.env, ("0", "1", "2", "3"))
+WORLD = build.heldout_world(SMOKE.env, ("0", "1", "2", "3"))
 KEY = jax.random.key(4)
 
 
 @cache
 def starts():
-    layout, task, _ = jax.jit(lambda key: WORLD.sample_starts(key, EPISODES))(jax.random.key(1))
-    return layout, task
+    return jax.jit(lambda key: WORLD.starts(key, EPISODES))(jax.random.key(1))[0]
 
 
 def networks(config=SMOKE):
     return base_params(config), meta_params(config), policy_params(config)
 
 
-def play(config, params, layout, task, key=KEY, threshold=0.5, sampler=None):
+def play(config, params, start, key=KEY, threshold=0.5, sampler=None):
     base, meta, policy = params
     sampler = sampler or policy_sampler(bind_policy(policy, config))
     controller = abstract_controller(bind_meta(meta, config), sampler, threshold)
     return rollout(
-        key, WORLD, bind_base(base, config), controller, layout, task, keep_residual=True
+        key, WORLD, bind_base(base, config), controller, start, keep=("e", "obs", "state")
     )
 
 
@@ -60,7 +59,7 @@ def play(config, params, layout, task, key=KEY, threshold=0.5, sampler=None):
 def recorded(config=SMOKE):
     """A batch of episodes under π(z | e)."""
     run = jax.jit(partial(play, config))
-    return jax.device_get(run(networks(config), *starts()))
+    return jax.device_get(run(networks(config), starts()))
 
 
 @cache
@@ -81,12 +80,11 @@ def test_the_episodes_are_worth_comparing():
 def test_equals_the_internal_environment_step_by_step():
     """Algorithm 1: reset, then one code at a time; same key, same codes."""
     params = networks()
-    layout, task = starts()
 
     @jax.jit
-    def reset(params, layout, task):
+    def reset(params, start):
         base, meta, _ = params
-        return InternalEnv(WORLD, bind_base(base), bind_meta(meta)).reset(layout, task)
+        return InternalEnv(WORLD, bind_base(base), bind_meta(meta)).reset(start)
 
     @jax.jit
     def step(params, key, state, z):
@@ -96,16 +94,16 @@ def test_equals_the_internal_environment_step_by_step():
     abstract_steps, rewards = 0, 0.0
     for i in range(6):
         key = jax.random.fold_in(KEY, i)
-        batch_of_one = jax.tree.map(lambda x, i=i: x[i : i + 1], layout)
-        episode = jax.device_get(play_one()(params, batch_of_one, task[i : i + 1], key))
+        batch_of_one = jax.tree.map(lambda x, i=i: x[i : i + 1], starts())
+        episode = jax.device_get(play_one()(params, batch_of_one, key))
         length = int(episode.alive[0].sum())
         switches = np.flatnonzero(episode.decision.switch[0, :length])
         assert switches[0] == 0
-        state, e = reset(params, jax.tree.map(lambda x, i=i: x[i], layout), task[i])
+        state, e = reset(params, jax.tree.map(lambda x, i=i: x[i], starts()))
         for t, after in zip(switches, [*switches[1:], length], strict=True):
             assert int(state.t) == t
             assert not state.done
-            assert int(state.env_state.agent) == episode.agent[0, t]
+            assert int(state.env_state.agent) == episode.state.agent[0, t]
             assert_close(e, episode.e[0, t])
             state, e, reward, done = step(params, key, state, episode.decision.z[0, t])
             assert float(reward) == episode.reward[0, t:after].sum()
@@ -124,18 +122,19 @@ def test_uncontrolled_rollout_keeps_the_whole_context(mixer):
     config = changed(SMOKE, model={"mixer": mixer})
 
     @jax.jit
-    def both(params, layout, task):
-        base = bind_base(params, config)
-        episodes = rollout(KEY, WORLD, base, uncontrolled(), layout, task)
-        obs = WORLD.env.observe(layout.objects[:, None], layout.walls[:, None], episodes.agent)
+    def both(params, start):
+        base, (layout, _) = bind_base(params, config), start
+        episodes = rollout(KEY, WORLD, base, uncontrolled(), start, keep=("state",))
+        agent = episodes.state.agent
+        obs = WORLD.env.observe(layout.objects[:, None], layout.walls[:, None], agent)
         first = jnp.zeros(episodes.alive.shape, bool).at[:, 0].set(True)
         parallel = base.action_distribution(base(obs, first)).log_prob(episodes.action)
         return episodes, parallel
 
-    episodes, parallel = jax.device_get(both(base_params(config), *starts()))
+    episodes, parallel = jax.device_get(both(base_params(config), starts()))
     assert_close(episodes.action_log_prob[episodes.alive], parallel[episodes.alive])
     assert episodes.alive.sum(1).max() > 4
-    assert episodes.e.shape[-1] == 0  # not asked for
+    assert episodes.e is episodes.obs is None  # not asked for
 
 
 def test_every_record_equals_a_parallel_pass():
@@ -146,7 +145,7 @@ def test_every_record_equals_a_parallel_pass():
     @jax.jit
     def parallel(params):
         base, meta = bind_base(params[0]), bind_meta(params[1])
-        agent = jnp.asarray(episodes.agent)
+        agent = jnp.asarray(episodes.state.agent)
         obs = WORLD.env.observe(layout.objects[:, None], layout.walls[:, None], agent)
         _, e = base.lower(obs)
         z = jnp.asarray(episodes.decision.z)
@@ -154,9 +153,11 @@ def test_every_record_equals_a_parallel_pass():
         _, h = meta.history(e)
         shift = lambda x: jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0)))  # noqa: E731
         gate = meta.switch_probability(e, shift(h), shift(z))
-        return e, gate, base.action_distribution(out).log_prob(jnp.asarray(episodes.action))
+        log_prob = base.action_distribution(out).log_prob(jnp.asarray(episodes.action))
+        return obs, e, gate, log_prob
 
-    e, gate, log_prob = jax.device_get(parallel(networks()))
+    obs, e, gate, log_prob = jax.device_get(parallel(networks()))
+    np.testing.assert_array_equal(episodes.obs[alive], obs[alive])
     assert_close(episodes.e[alive], e[alive], atol=1e-4)
     assert_close(episodes.action_log_prob[alive], log_prob[alive], atol=1e-4)
     later = alive.copy()
@@ -190,10 +191,11 @@ def test_rewards_and_ends_equal_a_replay_of_the_actions():
         length = int(np.argmax(done[i])) + 1
         assert episodes.alive[i].sum() == length
         assert episodes.alive[i, :length].all()
-        np.testing.assert_array_equal(episodes.agent[i, :length], agent[i, :length])
+        np.testing.assert_array_equal(episodes.state.agent[i, :length], agent[i, :length])
         np.testing.assert_array_equal(episodes.reward[i, :length], reward[i, :length])
         assert episodes.success[i] == info["success"][i, length - 1]
         assert episodes.progress[i] == info["progress"][i, length - 1]
+        assert episodes.final_state.progress[i] == episodes.progress[i]
         colours = [int(c) for c in WORLD.sequences[int(task[i])]]
         assert episodes.goal[i, 0] == colours[0]
     np.testing.assert_array_equal(episodes.episode_return, episodes.success.astype(np.float32))
@@ -212,10 +214,9 @@ def test_loop_stops_when_all_episodes_have_ended():
     """Steps that were never played keep their zeros; played ones have log-probabilities < 0."""
     episodes, params = recorded(), networks()
     short = int(np.argmin(episodes.alive.sum(1)))
-    layout, task = starts()
-    pick = lambda x: x[short : short + 1]  # noqa: E731
+    start = jax.tree.map(lambda x: x[short : short + 1], starts())
     for seed in range(20):
-        alone = play_one()(params, jax.tree.map(pick, layout), pick(task), jax.random.key(seed))
+        alone = play_one()(params, start, jax.random.key(seed))
         last = int(alone.alive.sum())
         if last < WORLD.horizon:
             break
@@ -235,7 +236,7 @@ def test_policy_acts_only_at_switches():
 
     counter = CodeSampler(init=lambda batch: jnp.zeros((batch,)), sample=sample)
     run = jax.jit(partial(play, SMOKE, sampler=counter))
-    episodes = jax.device_get(run(networks(), *starts()))
+    episodes = jax.device_get(run(networks(), starts()))
     decision = episodes.decision
     quiet = 0
     for i in range(EPISODES):
@@ -272,11 +273,11 @@ def test_log_probs_of_codes_are_found_again():
 def test_threshold_and_forced_switching():
     forced = changed(SMOKE, metacontroller={"forced_switching": True})
     sampler = prior_sampler(SMOKE.metacontroller.code_dim)
-    everywhere = jax.jit(partial(play, forced, sampler=sampler))(networks(forced), *starts())
+    everywhere = jax.jit(partial(play, forced, sampler=sampler))(networks(forced), starts())
     assert np.asarray(everywhere.decision.switch)[np.asarray(everywhere.alive)].all()
     never = jax.jit(partial(play, SMOKE, sampler=sampler, threshold=1.1))
     # No gate reaches 1.1, not even the first: then no code is ever drawn.
-    none = never(networks(), *starts())
+    none = never(networks(), starts())
     assert not np.asarray(none.decision.switch).any()
     # The prior's log-density is that of N(0, I).
     z = np.asarray(everywhere.decision.z)
@@ -286,12 +287,12 @@ def test_threshold_and_forced_switching():
 
 
 def test_greedy_takes_the_mean():
-    layout, task = starts()
+    start = starts()
 
     @jax.jit
     def run(params, key):
         sampler = policy_sampler(bind_policy(params[2]), greedy=True)
-        return play(SMOKE, params, layout, task, key, sampler=sampler)
+        return play(SMOKE, params, start, key, sampler=sampler)
 
     one = run(networks(), jax.random.key(0))
     other = run(networks(), jax.random.key(1))
@@ -301,3 +302,8 @@ def test_greedy_takes_the_mean():
         policy_params(), one.e[:, :1]
     )
     assert_close(one.decision.z[:, 0], mean[:, 0])
+
+
+def test_only_what_exists_can_be_recorded():
+    with pytest.raises(ValueError, match=r"keep=\('e', 'agent'\): allowed are e, obs, state"):
+        rollout(KEY, WORLD, bind_base(base_params()), uncontrolled(), starts(), keep=("e", "agent"))

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import types
 import typing
 from typing import Literal
 
@@ -22,12 +23,23 @@ def values(kind):
         return st.sampled_from(typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
         return st.lists(values(typing.get_args(kind)[0]), max_size=3)
+    if typing.get_origin(kind) is types.UnionType:
+        return st.one_of(member(k, typing.get_args(kind)) for k in typing.get_args(kind))
     return {
         bool: st.booleans(),
         int: st.integers(-(2**40), 2**40),
         float: st.floats(allow_nan=False, allow_infinity=False),
         str: st.text(max_size=8),
     }[kind]
+
+
+def member(kind, union):
+    """A member of a union of dataclasses; where its first field is any text, none that names another member."""
+    names = {dataclasses.fields(k)[0].default for k in union}
+    first = dataclasses.fields(kind)[0]
+    if typing.get_origin(typing.get_type_hints(kind)[first.name]) is Literal:
+        return values(kind)
+    return values(kind).filter(lambda data: data[first.name] not in names - {first.default})
 
 
 @given(values(Config))
@@ -66,6 +78,12 @@ def edited(**changes):
         (edited(env__pretrain_tasks="032"), r"env\.pretrain_tasks is '032'; allowed: a list"),
         (edited(env__pretrain_tasks=["0", 3]), r"env\.pretrain_tasks\[1\] is 3; allowed: str"),
         (edited(discover__optimizer=None), r"discover\.optimizer is None; allowed: a JSON object"),
+        (
+            edited(env__world=3),
+            r"file: field env\.world is 3; allowed: 'gridworld-pinpad' or 'tokens' or a refere",
+        ),
+        (edited(env__world="tokens"), r"file: unknown field\(s\) env\.grid_size, env\.num_objects"),
+        (edited(model=None), r"file: field model is None; allowed: a JSON object"),
         ([], r"\(top level\) is \[\]; allowed: a JSON object"),
     ],
 )

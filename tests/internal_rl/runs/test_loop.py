@@ -59,9 +59,9 @@ def test_what_a_chunk_returns_does_not_grow_with_its_length():
     mesh = seed_mesh(toy.RUNTIME, 1)
     shapes = []
     for length in (5, 500):
-        arguments = (toy.update, toy.init(0), (toy.TARGET,), length, False, mesh)
+        arguments = (toy.update, toy.init(0), None, (toy.TARGET,), length, False, mesh)
         chunk = loop._compile_chunk(*arguments)
-        state, metrics = chunk(toy.init(0), toy.TARGET)
+        state, metrics = chunk(toy.init(0), None, toy.TARGET)
         shapes.append(jax.tree.map(jnp.shape, (state, metrics)))
         memory = chunk.memory_analysis()
         shapes[-1] = (shapes[-1], memory.output_size_in_bytes)

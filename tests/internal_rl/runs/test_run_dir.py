@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from internal_rl.config import Config, EnvConfig
+from internal_rl.config import Config, PinpadConfig
 from internal_rl.errors import UserError
 from internal_rl.runs import run_dir
 
-CONFIG = Config(seed=7, env=EnvConfig(pretrain_tasks=("032",), heldout_tasks=("0123",)))
+CONFIG = Config(seed=7, env=PinpadConfig(pretrain_tasks=("032",), heldout_tasks=("0123",)))
 
 
 def snapshot(folder):
@@ -32,7 +32,7 @@ def test_a_run_explains_itself(tmp_path):
     names = {p.name for p in run.path.iterdir()}
     assert names == {
         *("run.json", "config.json", "metrics.jsonl", "timing.jsonl"),
-        *("tensorboard", "checkpoints", "figures"),
+        *("tensorboard", "checkpoints", "figures", ".lock"),
     }
     run.set_status("done")
     assert run_dir.open_run(run.path).info == info | {"status": "done"}

@@ -81,15 +81,34 @@ def test_devices_do_not_communicate_and_the_state_is_donated():
     mesh = seed_mesh(TWO, 4)
     states = place(jax.vmap(toy.init)(jnp.arange(4)), mesh)
     target = place(toy.TARGET, mesh, shared=True)
-    update = split(jax.vmap(toy.update, in_axes=(0, None)), mesh)
-    program = jax.jit(update, donate_argnums=0).lower(states, target).compile()
+    one = jax.vmap(toy.update, in_axes=(0, None))
+    update = split(lambda states, _, target: one(states, target), mesh)
+    program = jax.jit(update, donate_argnums=0).lower(states, None, target).compile()
     text = program.as_text()
     for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
         assert word not in text
-    after, metrics = program(states, target)
+    after, metrics = program(states, None, target)
     assert states.w.is_deleted()
     assert metrics["loss"].shape == (4,)
     assert after.w.sharding == target.sharding.update(spec=jax.sharding.PartitionSpec("seeds"))
+
+
+@pytest.mark.parametrize("runtime", [toy.RUNTIME, TWO], ids=["one device", "two devices"])
+def test_what_is_split(runtime):
+    """A state alone; or with what is fed, split like it, and what is shared, whole."""
+    mesh = seed_mesh(runtime, 4)
+    state, fed, shared = jnp.arange(4.0), jnp.arange(8.0).reshape(4, 2), jnp.arange(3.0)
+    alone = jax.jit(split(lambda x: 2 * x, mesh))(place(state, mesh))
+    np.testing.assert_array_equal(alone, 2 * np.arange(4.0))
+    part = 4 // mesh.size
+
+    def function(state, fed, shared):
+        assert (state.shape, fed.shape, shared.shape) == ((part,), (part, 2), (3,))
+        return state + fed.sum(1) + shared.sum()
+
+    given = (place(state, mesh), place(fed, mesh), place(shared, mesh, shared=True))
+    found = jax.jit(split(function, mesh))(*given)
+    np.testing.assert_array_equal(found, np.arange(4.0) + np.array([1.0, 5, 9, 13]) + 3)
 
 
 @given(seeds=st.integers(1, 60), most=st.integers(1, 20))

@@ -15,11 +15,11 @@ from configs import social as presets
 from envs.social.matrix import GAMES
 from internal_rl.errors import UserError
 from internal_rl.runs.logger import read_metrics
+from internal_rl.runs.own_files import check_unchanged
 from internal_rl.social.build import make_game, make_learner, validate_embedded, validate_social
 from internal_rl.social.config import EmbeddedConfig, GameConfig, NaiveConfig, SocialConfig
 from internal_rl.social.embedded import embedded_report
 from internal_rl.social.evaluate import evaluate_run
-from internal_rl.runs.own_files import check_unchanged
 from internal_rl.social.pipeline import run_social
 
 PAGE = Path(__file__).parents[3] / "docs" / "social-own.md"

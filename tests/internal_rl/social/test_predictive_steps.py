@@ -12,8 +12,9 @@ import pytest
 from internal_rl.commands.main import main
 from internal_rl.runs.checkpoint import Checkpoints
 from internal_rl.runs.run_dir import create, open_run
+from internal_rl.runs.train import initial
 from internal_rl.social.config import PredictiveConfig
-from internal_rl.social.pipeline import _predictive_init, initial, load_predictive
+from internal_rl.social.pipeline import _predictive_init, load_predictive
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 STEP2 = ["--agents.opponent", "frozen", "--agents.tabular-share", "0"]
@@ -110,11 +111,13 @@ def test_one_seed_builds_on_the_first_of_several(chain, tmp_path):
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_resumed_runs_give_the_same_numbers(step, chain):
-    run = chain[step - 1]
+def test_resumed_runs_give_the_same_numbers(step, chain, tmp_path):
+    """Of a copy: a run goes on only while its parent is the one that it was built on."""
+    folder = shutil.copytree(chain[0].parent, tmp_path / "runs")
+    run, parent = folder / chain[step - 1].name, folder / chain[step - 2].name
     whole = lines(run)
     (run / "checkpoints" / "2" / "manifest.json").unlink()
-    assert train(run, "--resume", "--parent", str(chain[step - 2])) == 0
+    assert train(run, "--resume", "--parent", str(parent)) == 0
     assert lines(run) == whole
 
 

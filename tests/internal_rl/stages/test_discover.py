@@ -9,16 +9,15 @@ import pytest
 from scipy import special
 
 import configs
-from internal_rl import cli
+from internal_rl.commands import main as cli
 from internal_rl.config import DiscoverConfig
-from internal_rl.demonstrations.contract import padded_batch
 from internal_rl.errors import UserError
-from internal_rl.models.networks import metacontroller_network
 from internal_rl.pipeline import load_base, load_frozen, load_params
 from internal_rl.runs.checkpoint import Checkpoints, export_params
 from internal_rl.runs.run_dir import create, open_run
 from internal_rl.stages import discover
 from tests.internal_rl.killed import assert_survives_an_error
+from tests.internal_rl.models.test_metacontroller import with_gate_logit
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -27,10 +26,11 @@ from tests.internal_rl.small import (
     bind_base,
     bind_meta,
     changed,
+    expert,
     meta_params,
+    models,
     world,
 )
-from tests.internal_rl.models.test_metacontroller import with_gate_logit
 
 KEY = jax.random.key(5)
 ROWS = 6
@@ -38,16 +38,19 @@ ROWS = 6
 
 @partial(jax.jit, static_argnums=0)
 def init(config, key, base=None):
-    return discover.init(config, key, base)
+    return discover.init(config.discover, models(config), key, base)
 
 
 @cache
 def updater(config):
-    return jax.jit(discover.make_update(config))
+    source = expert(config)
+    update = discover.make_update(config.discover, models(config), world(config), source)
+    return jax.jit(lambda state, base: update(state, (base, source.data)))
 
 
 def batch_of(config):
-    return padded_batch(KEY, world(config), ROWS, 0.0, config.discover.tie_breaking)[0]
+    source = expert(config)
+    return source.rows(source.data, KEY, ROWS, clean=True)[0]
 
 
 def loss(config, base, meta, batch):
@@ -128,14 +131,14 @@ def test_base_model_stays_frozen(runs):
     for run in (runs.meta, runs.internal):
         assert_trees_equal(load_base(run), pretrained)
     trained = load_params(runs.meta)
-    state = jax.eval_shape(lambda: discover.init(SMOKE, KEY, base_params()))
+    state = jax.eval_shape(lambda: discover.init(SMOKE.discover, models(), KEY, base_params()))
     assert jax.tree.structure(trained) == jax.tree.structure(
-        jax.eval_shape(metacontroller_network(SMOKE).init, KEY)
+        jax.eval_shape(models().meta.init, KEY)
     )
     assert jax.tree.structure(state.params) == jax.tree.structure(trained)
     # ... while every part of the metacontroller did train.
     key = jax.random.split(jax.random.key(SMOKE.seed), 3)[0]
-    fresh = jax.jit(metacontroller_network(SMOKE).init)(key)
+    fresh = jax.jit(models().meta.init)(key)
     for (path, new), old in zip(
         jax.tree_util.tree_leaves_with_path(trained), jax.tree.leaves(fresh), strict=True
     ):
@@ -210,7 +213,7 @@ def test_a_contest_is_one_run_with_one_result(runs, tmp_path):
     same = ("encoder_view", "encoder_end", "encoder_stretch", "tail_tie_breaking", "tie_breaking")
     assert all(getattr(run.config.discover, n) == getattr(laptop, n) for n in same)
     params = load_params(run)
-    template = jax.eval_shape(metacontroller_network(run.config).init, KEY)
+    template = jax.eval_shape(models(run.config).meta.init, KEY)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, template)
     # Exported and imported again it is the same.
     parents = {"pretrain": runs.base}

@@ -3,24 +3,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from internal_rl.analysis import steer
+from internal_rl import build
+from internal_rl.analysis import report, steer
 from internal_rl.analysis.switching import switch_alignment
 from internal_rl.models.control import LowRankControl, dense_control
 from internal_rl.runs.statistics import hierarchical_success_ci, iqm, success_interval
 from internal_rl.stages import evaluate
 from internal_rl.stages.reinforce import Frozen
-from internal_rl.world import heldout_world, make_world
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
     assert_trees_equal,
     base_params,
+    heldout,
     meta_params,
+    models,
     normal,
     policy_params,
 )
 
-WORLD = heldout_world(SMOKE.env)
+WORLD = heldout()
+SETTING, CLEAN = report.setting(SMOKE, WORLD), report.clean(SMOKE)
 
 
 def outcome(success):
@@ -63,7 +66,7 @@ def test_methods_see_the_same_layouts_and_count_their_switches():
     """All ways of driving a base model are the same as long as what they write is zero."""
     stack = lambda tree, n: jax.tree.map(lambda x: jnp.stack([x] * n), tree)  # noqa: E731
     base = base_params()
-    raw = evaluate.evaluate_raw(SMOKE, WORLD, stack(base, 2))
+    raw = evaluate.evaluate_raw(SETTING, stack(base, 2))
     shape = (2, SMOKE.evaluate.episodes)
     assert all(value.shape == shape for value in raw.values())
     assert not raw["switches"].any()
@@ -74,7 +77,7 @@ def test_methods_see_the_same_layouts_and_count_their_switches():
 
     width, goals = SMOKE.model.width, SMOKE.env.num_objects
     nothing = {"a": normal(0, 2, goals, 3, width), "b": jnp.zeros((2, goals, width, 3))}
-    steered = evaluate.evaluate_steering(SMOKE, WORLD, base, nothing)
+    steered = evaluate.evaluate_steering(SETTING, base, nothing)
     # Seeds have keys of their own, and the third key of a step is the action's in both.
     for name in ("success", "subgoals", "steps"):
         np.testing.assert_array_equal(steered[name], raw[name])
@@ -83,9 +86,9 @@ def test_methods_see_the_same_layouts_and_count_their_switches():
 
     meta = meta_params()
     mute = meta | {"decoder": meta["decoder"] | {"write": jnp.zeros_like(meta["decoder"]["write"])}}
-    prior = evaluate.evaluate_prior(SMOKE, WORLD, Frozen(base, mute), 2)
-    policy = evaluate.evaluate_policy(SMOKE, WORLD, Frozen(base, mute), stack(policy_params(), 2))
-    replay = evaluate.evaluate_replay(SMOKE, WORLD, Frozen(base, mute), 2)
+    prior = evaluate.evaluate_prior(SETTING, Frozen(base, mute), 2)
+    policy = evaluate.evaluate_policy(SETTING, Frozen(base, mute), stack(policy_params(), 2))
+    replay = evaluate.evaluate_replay(SETTING, CLEAN, Frozen(base, mute), 2)
     for name in ("success", "subgoals", "steps"):
         np.testing.assert_array_equal(prior[name], raw[name])
         np.testing.assert_array_equal(policy[name], raw[name])
@@ -97,8 +100,8 @@ def test_methods_see_the_same_layouts_and_count_their_switches():
 
 def test_alignment_of_a_run_is_deterministic_and_bounded():
     frozen = Frozen(base_params(), meta_params())
-    one = evaluate.evaluate_alignment(SMOKE, frozen, sequences=64)
-    assert one == evaluate.evaluate_alignment(SMOKE, frozen, sequences=64)
+    one = evaluate.evaluate_alignment(SETTING, CLEAN, frozen, sequences=64)
+    assert one == evaluate.evaluate_alignment(SETTING, CLEAN, frozen, sequences=64)
     assert set(one) >= {"precision", "recall", "f1", "switches_per_episode"}
     assert all(0 <= one[name] <= 1 for name in ("precision", "recall", "f1"))
     nothing = jnp.zeros((1, 2), bool)
@@ -106,7 +109,7 @@ def test_alignment_of_a_run_is_deterministic_and_bounded():
 
 
 def test_labelled_controllers_learn_and_are_chosen_by_the_true_goal():
-    controls, loss = evaluate.train_steering(SMOKE, base_params(), seeds=2)
+    controls, loss = evaluate.train_steering(SETTING, CLEAN, base_params(), seeds=2)
     assert loss.shape == (2,)
     assert controls["b"].any()  # they start at U = 0
     assert controls["a"].shape[:2] == (2, SMOKE.env.num_objects)
@@ -126,15 +129,16 @@ def test_labelled_controllers_learn_and_are_chosen_by_the_true_goal():
 
 def test_steering_trains_only_the_controls():
     before = jax.tree.map(np.asarray, base_params())
-    update = jax.jit(steer.make_update(SMOKE))
-    start = steer.init(SMOKE, jax.random.key(0))
-    state, metrics = update(start, base_params())
+    source, steps = CLEAN.demonstrations, SMOKE.evaluate.steering_steps
+    update = jax.jit(steer.make_update(models(), source, 8, steps))
+    start = steer.init(jax.random.key(0), WORLD.num_goals, SMOKE.model.width, steps)
+    state, metrics = update(start, (base_params(), source.data))
     assert np.isfinite(metrics["loss"])
     assert (np.asarray(state.params["b"]) != 0).any()
     assert_trees_equal(jax.tree.map(np.asarray, base_params()), before)
 
 
 def test_success_on_any_task_set():
-    world = make_world(SMOKE.env, ("01", "3210"))
-    raw = evaluate.evaluate_raw(SMOKE, world, jax.tree.map(lambda x: x[None], base_params()))
+    setting = report.setting(SMOKE, build.heldout_world(SMOKE.env, ("01", "3210")))
+    raw = evaluate.evaluate_raw(setting, jax.tree.map(lambda x: x[None], base_params()))
     assert raw["subgoals"].max() <= 4

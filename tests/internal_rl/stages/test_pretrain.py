@@ -7,9 +7,10 @@ import pytest
 from scipy import special
 
 from internal_rl.config import OptimizerConfig
-from internal_rl.demonstrations.contract import masked_mean, padded_batch
+from internal_rl.demonstrations.contract import masked_mean
+from internal_rl.demonstrations.pinpad import PinpadDemonstrations
 from internal_rl.stages.optim import make_optimizer
-from internal_rl.stages.pretrain import behaviour_loss, trajectories_per_batch
+from internal_rl.stages.pretrain import behaviour_loss
 from tests.internal_rl.small import SMOKE, assert_close, base_params, bind_base, world
 
 
@@ -18,7 +19,7 @@ def test_loss_is_the_mean_over_tokens():
 
     @jax.jit
     def run(params, key):
-        batch, _ = padded_batch(key, place, 6, 0.0, "uniform")
+        batch, _ = PinpadDemonstrations(place).rows((), key, 6, clean=False)
         base = bind_base(params)
         return batch, base(batch.obs, batch.reset), behaviour_loss(base, batch, 0.25)
 
@@ -40,14 +41,6 @@ def test_masked_mean():
     x = jnp.array([[1.0, 2.0], [3.0, 100.0]])
     assert masked_mean(x, jnp.array([[True, True], [True, False]])) == 2.0
     assert masked_mean(x, jnp.zeros((2, 2), bool)) == 0.0
-
-
-def test_as_many_trajectories_as_fill_the_rows():
-    place = world()
-    few, many = trajectories_per_batch(place, 4, 0.0), trajectories_per_batch(place, 40, 0.0)
-    assert 9 * few <= many <= 10 * few
-    # 40 rows of 16 tokens; a solution of three sub-goals takes 3 to 16 steps.
-    assert 40 <= many <= 40 * 16 / 3
 
 
 def rates(cfg, steps, count):
@@ -110,7 +103,7 @@ def test_learning_lowers_the_loss():
 
     @jax.jit
     def train(params, key):
-        batch, _ = padded_batch(key, place, 8, 0.0, "uniform")
+        batch, _ = PinpadDemonstrations(place).rows((), key, 8, clean=False)
 
         def one(carry, _):
             params, state = carry

@@ -7,8 +7,9 @@ import pytest
 
 from agents.surrogates import ppo_clip
 from internal_rl.pipeline import load_base, load_frozen, load_params
+from internal_rl.play.controllers import uncontrolled
+from internal_rl.play.rollout import rollout
 from internal_rl.stages import reinforce
-from internal_rl.world import heldout_world
 from tests.internal_rl.small import (
     SMOKE,
     assert_close,
@@ -18,13 +19,15 @@ from tests.internal_rl.small import (
     bind_meta,
     bind_policy,
     changed,
+    heldout,
     meta_params,
+    models,
     noisy,
     policy_params,
 )
 
 RAW = changed(SMOKE, reinforce={"method": "raw_action"})
-WORLD = heldout_world(SMOKE.env)
+WORLD = heldout()
 CLIP, DELTA = 0.2, 1e-3
 
 
@@ -52,11 +55,10 @@ def experience(method):
 
     @jax.jit
     def raw(key):
-        from internal_rl.play.rollout import rollout, uncontrolled
-
-        layout, task, _ = WORLD.sample_starts(key, cfg.batch_size)
-        episodes = rollout(key, WORLD, bind_base(base_params()), uncontrolled(), layout, task)
-        return episodes, reinforce.raw_experience(WORLD, episodes, DELTA)
+        start, _ = WORLD.starts(key, cfg.batch_size)
+        base = bind_base(base_params())
+        episodes = rollout(key, WORLD, base, uncontrolled(), start, keep=("obs",))
+        return episodes, reinforce.raw_experience(episodes, DELTA)
 
     key = jax.random.key(2)
     if method == "internal":
@@ -171,6 +173,17 @@ def test_steps_without_an_act_have_no_influence(method):
     jax.tree.map(assert_close, gradient(params, batch), gradient(params, spoilt))
 
 
+def init(config, key, base=None):
+    return jax.jit(lambda key, base: reinforce.init(config.reinforce, models(config), key, base))(
+        key, base
+    )
+
+
+def updater(config):
+    world = reinforce.training_world(heldout(config), config.reinforce)
+    return jax.jit(reinforce.make_update(config.reinforce, models(config), world))
+
+
 def frozen():
     return reinforce.Frozen(base=base_params(), metacontroller=meta_params())
 
@@ -178,8 +191,8 @@ def frozen():
 def test_one_iteration_trains_the_policy_and_nothing_else():
     before = jax.tree.map(np.asarray, frozen())
     config = changed(SMOKE, reinforce={"batch_size": 24, "epochs": 2, "minibatches": 3})
-    state = jax.jit(lambda key: reinforce.init(config, key))(jax.random.key(0))
-    after, metrics = jax.jit(reinforce.make_update(config))(state, frozen())
+    state = init(config, jax.random.key(0))
+    after, metrics = updater(config)(state, frozen())
     assert_trees_equal(jax.tree.map(np.asarray, frozen()), before)
     assert 0 < metrics["success"] < 1
     assert metrics["episode_length"] >= metrics["switches_per_episode"] >= 1
@@ -208,8 +221,8 @@ def test_no_reward_no_change():
         env={"heldout_tasks": ("010101010101",), "horizon": 16},
         reinforce={"optimizer": {"weight_decay": 0.1}},
     )
-    state = jax.jit(lambda key: reinforce.init(impossible, key, base_params()))(jax.random.key(0))
-    after, metrics = jax.jit(reinforce.make_update(impossible))(
+    state = init(impossible, jax.random.key(0), base_params())
+    after, metrics = updater(impossible)(
         state, reinforce.Frozen(base=base_params(), metacontroller=None)
     )
     assert metrics["success"] == 0.0
@@ -226,8 +239,8 @@ def test_entropy_bonus_acts_without_reward():
         env={"heldout_tasks": ("010101010101",), "horizon": 16},
         reinforce={"entropy_weight": 0.1},
     )
-    state = jax.jit(lambda key: reinforce.init(config, key, base_params()))(jax.random.key(0))
-    after, metrics = jax.jit(reinforce.make_update(config))(
+    state = init(config, jax.random.key(0), base_params())
+    after, metrics = updater(config)(
         state, reinforce.Frozen(base=base_params(), metacontroller=None)
     )
     assert not metrics["informative"]
@@ -246,7 +259,7 @@ def test_frozen_parts_after_a_whole_run(runs):
 
 
 def test_raw_action_starts_from_the_base_models_weights():
-    state = reinforce.init(RAW, jax.random.key(0), base_params())
+    state = reinforce.init(RAW.reinforce, models(RAW), jax.random.key(0), base_params())
     assert_trees_equal(state.params, base_params())
     for mine, callers in zip(
         jax.tree.leaves(state.params), jax.tree.leaves(base_params()), strict=True

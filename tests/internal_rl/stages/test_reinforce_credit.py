@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,13 @@ import optax
 import pytest
 
 from agents.credit import sampled
-from internal_rl import cli
-from internal_rl.config import ReinforceConfig
+from internal_rl.commands import main as cli
 from internal_rl.errors import UserError
-from internal_rl.pipeline import _reinforce_stage, load_params
+from internal_rl.pipeline import _reinforce_rule, load_params
 from internal_rl.runs.logger import read_metrics
 from internal_rl.runs.run_dir import RunDir
 from internal_rl.stages import reinforce, reinforce_credit
 from internal_rl.validate import validate
-from internal_rl.world import heldout_world
 from tests.internal_rl.killed import assert_survives_an_error
 from tests.internal_rl.small import (
     SMOKE,
@@ -29,12 +27,16 @@ from tests.internal_rl.small import (
     bind_meta,
     bind_policy,
     changed,
+    heldout,
     meta_params,
+    models,
     policy_params,
 )
 
 DISTRACTOR = 0.25
-WORLD = heldout_world(SMOKE.env, ReinforceConfig(distractor_reward=DISTRACTOR))
+WORLD = reinforce.training_world(
+    heldout(), dataclasses.replace(SMOKE.reinforce, distractor_reward=DISTRACTOR)
+)
 
 
 def config_of(method, **changes):
@@ -67,7 +69,7 @@ def decisions(limit=SMOKE.env.horizon):
     @jax.jit
     def run(episodes):
         policy = bind_policy(policy_params())
-        return reinforce_credit.decisions_of(episodes, policy, WORLD.env.reward_kinds, limit)
+        return reinforce_credit.decisions_of(episodes, policy, WORLD.reward_kinds, limit)
 
     return run(played()[0])
 
@@ -75,7 +77,7 @@ def decisions(limit=SMOKE.env.horizon):
 @pytest.mark.parametrize("limit", [SMOKE.env.horizon, 2])
 def test_decisions_are_what_a_loop_over_steps_finds(limit):
     episodes, mean, log_std = jax.device_get(played())
-    found, kinds = jax.device_get(decisions(limit)), WORLD.env.reward_kinds
+    found, kinds = jax.device_get(decisions(limit)), WORLD.reward_kinds
     acted = np.asarray(episodes.decision.switch & episodes.alive)
     assert acted.sum(1).max() > 2
     reward = np.asarray(episodes.reward)
@@ -101,10 +103,13 @@ def test_decisions_are_what_a_loop_over_steps_finds(limit):
 def test_one_iteration_follows_the_estimate():
     """With REINFORCE the gradient is that of −mean(log π(z_n) Z_n) / (std R + δ) over decisions."""
     config = config_of("reinforce")
-    state = jax.jit(lambda key: reinforce_credit.init(config, key))(jax.random.key(0))
+    nets = models(config)
+    init = partial(reinforce_credit.init, config.reinforce, nets, world=WORLD)
+    state = jax.jit(init)(jax.random.key(0))
     state = dataclasses.replace(state, params=policy_params(), key=jax.random.key(0))
     frozen = reinforce.Frozen(base=base_params(), metacontroller=meta_params())
-    after, metrics = jax.jit(reinforce_credit.make_update(config))(state, frozen)
+    update = reinforce_credit.make_update(config.reinforce, nets, WORLD)
+    after, metrics = jax.jit(update)(state, frozen)
     assert abs(metrics["unseen_decisions"]) < 1e-6
     assert metrics["unmatched_rewards"] == 0
     episodes, _, _ = played()
@@ -184,5 +189,7 @@ def test_bad_settings(changes, message):
 def test_which_stage_trains():
     """The default goes through `reinforce` itself."""
     assert SMOKE.reinforce.credit.method == "trajectory"
-    assert _reinforce_stage(SMOKE) is reinforce
-    assert _reinforce_stage(config_of("cocoa_reward")) is reinforce_credit
+    assert _reinforce_rule(SMOKE) == (reinforce.init, reinforce.make_update)
+    init, make_update = _reinforce_rule(config_of("cocoa_reward"))
+    assert (init.func, make_update) == (reinforce_credit.init, reinforce_credit.make_update)
+    assert init.keywords == {"world": WORLD}
