@@ -219,7 +219,7 @@ class _Trial:
         return []
 
     def rewards(self) -> list[str]:
-        kinds = getattr(self.world, "reward_kinds", None)
+        kinds: tuple[float, ...] | None = getattr(self.world, "reward_kinds", None)
         for kind, played in self.played.items():
             paid = played.reward[played.until_end]
             if not np.isfinite(paid).all():
@@ -228,8 +228,8 @@ class _Trial:
                 ]
             if played.reward[:, 0].any():
                 return [f"reset: a reward is {played.reward[:, 0].max()}; expected is 0"]
-            for value in np.unique(paid[paid != 0]) if kinds is not None else []:
-                if not np.isclose(value, kinds, atol=1e-4).any():
+            for value in np.unique(paid[paid != 0]):
+                if kinds is not None and not np.isclose(value, kinds, atol=1e-4).any():
                     return [
                         f"step: a reward is {value:g} (with {kind} actions); expected is one of reward_kinds, {kinds}"
                     ]

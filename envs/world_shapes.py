@@ -18,7 +18,7 @@ MEMBERS = (
 
 
 def shape_problems(world: Any) -> list[str]:
-    """Problems, one line each that says what was found and what is expected; none if all shapes are right. Never raises."""
+    """Problems, one line each: what was found and what is expected; none if all shapes are right. Never raises."""
     missing = [name for name in MEMBERS if not hasattr(world, name)]
     if missing:
         return [f"it lacks {', '.join(missing)}; expected are the members of envs.world.World"]
@@ -57,9 +57,7 @@ def _traced(world: World) -> list[str]:
             f"step: the state is {jax.tree.structure(after)}; expected is that of reset, {jax.tree.structure(state)}"
         )
         return problems
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after), strict=True)
     for (path, old), new in pairs:
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             problems.append(

@@ -37,7 +37,7 @@ class PinpadConfig:
 
 @dataclass(frozen=True)
 class TokenConfig:
-    """The token world: write named chunks of tokens in a hidden order, and a verifier pays for the whole (docs/tokens.md)."""
+    """The token world: write named chunks of tokens in a hidden order; a verifier pays for all (docs/tokens.md)."""
 
     world: Literal["tokens"] = "tokens"
     """Which world."""

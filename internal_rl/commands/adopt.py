@@ -18,7 +18,7 @@ class Command:
     run: Path
     """Run directory to make."""
     hf: Path | None = None
-    """Folder in Hugging Face layout (config.json and safetensors): GPT-2, Llama, Qwen2 or Qwen3; names model and weights."""
+    """Folder in Hugging Face layout (config.json, safetensors): GPT-2, Llama, Qwen2 or Qwen3; names model and weights."""
     weights: Path | None = None
     """Safetensors file with the weights of --model.name; leaf names are paths joined by '/'."""
     preset: str = DEFAULT_PRESET

@@ -45,8 +45,7 @@ class Import:
     """Turn somebody else's data set into a folder of demonstrations."""
 
     source: str
-    """What to read: a Minari folder or id, an OGBench .npz, a LeRobot v3 folder, or path/to/file.py:NAME of an iterable of
-    episodes."""
+    """What to read: a Minari folder or id, an OGBench .npz, a LeRobot v3 folder, or path/to/file.py:NAME of episodes."""
     output: Path
     """Folder to make."""
     format: Literal["minari", "ogbench", "lerobot", "reference"] = "reference"
@@ -157,7 +156,9 @@ def _check(args: Check) -> None:
     print("\n".join(found.summary))
     if found.problems:
         print("\n".join(found.problems))
-        raise UserError(f"{args.path}: {len(found.problems)} problem(s), listed above; allowed: none")
+        raise UserError(
+            f"{args.path}: {len(found.problems)} problem(s), listed above; allowed: none"
+        )
     print(f"{args.path}: nothing is wrong")
 
 

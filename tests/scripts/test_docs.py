@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Files of a user's; test_own_pages runs them.
-TITLED = re.compile(
-    r'^```python title="(\w+\.py)"\n(.*?)^```', re.MULTILINE | re.DOTALL
-)
+TITLED = re.compile(r'^```python title="(\w+\.py)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
 def blocks(page, *languages):

@@ -6,9 +6,9 @@ gemma (linen), tunix (nnx) and flax's gemma example (nnx) are all made of
     block(params, x, positions [n, T], layer_cache, mask [n, T, S]) → (layer_cache, x)
     final_norm(params, x) → x;   head(params, x) → logits [n, T, V]
 
-with a cache per layer, {"k": [n, S, K, d], "v": [n, S, K, d], "end_index": [n]}, into which a block writes its new keys and
-values from `end_index` on. Without a cache S = T. Here they are plain functions of their weights: bind a module's `apply`
-(linen) or merge it (nnx) inside them.
+with a cache per layer, {"k": [n, S, K, d], "v": [n, S, K, d], "end_index": [n]}, into which a block writes its new keys
+and values from `end_index` on. Without a cache S = T. Here they are plain functions of their weights: bind a module's
+`apply` (linen) or merge it (nnx) inside them.
 
 Resets inside a row are told to such a model by its mask and its positions alone. With a cache, a reset starts it anew; so
 passes with a cache and resets go token by token.

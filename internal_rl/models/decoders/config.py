@@ -14,8 +14,8 @@ class DecoderConfig:
     name: Literal["decoder"] = "decoder"
     """Which model."""
     family: Family = "gpt2"
-    """gpt2: learned positions, LayerNorm, tanh-GELU. llama: RMSNorm, rotary positions, grouped queries, SwiGLU; qwen2 adds
-    biases on queries, keys and values, qwen3 RMSNorm on the queries and keys of every head."""
+    """gpt2: learned positions, LayerNorm, tanh-GELU. llama: RMSNorm, rotary positions, grouped queries, SwiGLU; qwen2
+    adds biases on queries, keys and values, qwen3 RMSNorm on the queries and keys of every head."""
     vocab_size: int = 0
     """Tokens that the embedding knows; 0: as many as the world has."""
     width: int = 768
@@ -75,7 +75,9 @@ def check_decoder(cfg: DecoderConfig) -> None:
         if cfg.head_size * cfg.num_heads != cfg.width:
             raise ValueError(f"head_dim={cfg.head_dim}: allowed for gpt2 is 0")
     elif cfg.head_size % 2:
-        raise ValueError(f"head_dim={cfg.head_size}: allowed is an even number, for rotary positions")
+        raise ValueError(
+            f"head_dim={cfg.head_size}: allowed is an even number, for rotary positions"
+        )
 
 
 def from_hf(config: dict[str, Any]) -> DecoderConfig:

@@ -68,7 +68,9 @@ def decoder_network(
         ValueError: settings that do not fit together, a world without tokens, or one with more than the vocabulary.
     """
     if not obs.num_tokens or not action.num_actions:
-        raise ValueError("name='decoder': allowed in worlds of integer tokens, whose action is a token")
+        raise ValueError(
+            "name='decoder': allowed in worlds of integer tokens, whose action is a token"
+        )
     needed = max(obs.num_tokens, action.num_actions)
     cfg = replace(cfg, vocab_size=cfg.vocab_size or needed)
     check_decoder(cfg)
@@ -221,7 +223,9 @@ def norm(cfg: DecoderConfig, p: Params, x: jax.Array) -> jax.Array:
     """LayerNorm (GPT-2) or RMSNorm over the last axis."""
     if cfg.family == "gpt2":
         centred = x - x.mean(-1, keepdims=True)
-        scaled = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + cfg.norm_epsilon)
+        scaled = centred * jax.lax.rsqrt(
+            jnp.square(centred).mean(-1, keepdims=True) + cfg.norm_epsilon
+        )
         return scaled * _as(p["scale"], x) + _as(p["bias"], x)
     inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + cfg.norm_epsilon)
     return x * inverse * _as(p["scale"], x)
@@ -251,9 +255,7 @@ def attention(
         old = place.cached[:, :, None] & full[:, None, :]  # [n, T, S]
         keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(cache, (k, v), strict=True))
         allowed = jnp.concatenate([old, place.within], axis=2)
-        cache = tuple(
-            stored(c, new, place) for c, new in zip(cache, (k, v), strict=True)
-        )
+        cache = tuple(stored(c, new, place) for c, new in zip(cache, (k, v), strict=True))
     logits = jnp.einsum("ntgqd,nsgd->ngqts", q, keys)
     logits = jnp.where(allowed[:, None, None], logits, MASKED)
     mixed = jnp.einsum("ngqts,nsgd->ntgqd", jax.nn.softmax(logits, axis=-1), values)
@@ -261,13 +263,15 @@ def attention(
 
 
 def stored(cache: jax.Array, new: jax.Array, place: Place) -> jax.Array:
-    """The cache [n, S, K, d] with new tokens [n, T, K, d] at their positions; those of trajectories that have ended since are
-    forgotten."""
+    """The cache [n, S, K, d] with new tokens [n, T, K, d] at their positions; those of trajectories that have ended
+    since are forgotten."""
     slots = cache.shape[1]
     # Only the last trajectory of the row goes on: its tokens have position ≥ 0 counted from its own start.
     begins = jnp.arange(new.shape[1], dtype=jnp.int32)[None] - place.position  # [n, T]
     current = begins == begins[:, -1:]
-    slot = jnp.where(current, place.position, slots)  # out of range, hence dropped, where it is over
+    slot = jnp.where(
+        current, place.position, slots
+    )  # out of range, hence dropped, where it is over
     put = jax.vmap(lambda c, i, x: c.at[i].set(x, mode="drop"))
     return put(cache, slot, new)
 

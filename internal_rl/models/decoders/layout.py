@@ -1,6 +1,7 @@
 """Weights of decoders under Hugging Face's names: a folder with config.json and safetensors, nothing else.
 
-GPT-2 stores its matrices input first and queries, keys and values fused; the Llama family stores every matrix output first.
+GPT-2 stores its matrices input first and queries, keys and values fused; the Llama family stores every matrix output
+first.
 """
 
 import json
@@ -28,7 +29,8 @@ def load_hf(folder: str | Path) -> tuple[DecoderConfig, Params]:
     """Settings and float32 weights of a folder.
 
     Raises:
-        UserError: a file or a weight is missing, a weight has the wrong shape, one is left over, or the config asks for what
+        UserError: a file or a weight is missing, a weight has the wrong shape, one is left over, or the config asks for
+        what
             we do not have.
     """
     folder = Path(folder)
@@ -178,7 +180,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(f"{path} does not exist; allowed: a folder with {CONFIG} and {WEIGHTS}") from None
+        raise UserError(
+            f"{path} does not exist; allowed: a folder with {CONFIG} and {WEIGHTS}"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from None
     if not isinstance(found, dict):
