@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -108,16 +109,21 @@ class _Trial:
     def model(self, params: Params) -> Any:
         return self.network.bind(params, self.layer)
 
-    def whole(self, obs: np.ndarray, reset: np.ndarray | None = None) -> Any:
-        """Outputs of one pass."""
-
+    @cached_property
+    def _whole(self) -> Callable:
         def run(params, obs, reset):
             model = self.model(params)
             return model.upper(model.lower(obs, None, reset)[1], None, reset)[1]
 
-        return jax.device_get(jax.jit(run)(self.params, obs, reset))
+        return jax.jit(run)
 
-    def pieces(self, obs: np.ndarray, reset: np.ndarray | None, cuts: Sequence[int]) -> Any:
+    def whole(self, obs: np.ndarray, reset: np.ndarray | None = None) -> Any:
+        """Outputs of one pass."""
+        return self._whole(
+            self.params, jnp.asarray(obs), None if reset is None else jnp.asarray(reset)
+        )
+
+    def pieces(self, obs: np.ndarray, reset: np.ndarray, cuts: Sequence[int]) -> Any:
         """Outputs of several passes, each with the carry of the one before."""
 
         def run(params, carries, obs, reset):
@@ -127,11 +133,12 @@ class _Trial:
             return (lower, upper), out
 
         run, carries, parts = jax.jit(run), self.fresh(), []
-        marks = [None] * (len(cuts) + 1) if reset is None else np.split(reset, cuts, axis=1)
-        for piece, mark in zip(np.split(obs, cuts, axis=1), marks, strict=True):
-            carries, out = run(self.params, carries, piece, mark)
-            parts.append(out)
-        return self.joined(parts)
+        for begin, end in zip((0, *cuts), (*cuts, obs.shape[1]), strict=True):
+            here = slice(begin, end)
+            piece, marks = jnp.asarray(obs[:, here]), jnp.asarray(reset[:, here])
+            carries, out = run(self.params, carries, piece, marks)
+            parts.append(self.log_prob(out, here))
+        return np.concatenate(parts, axis=1)
 
     def steps(self, obs: np.ndarray, reset: np.ndarray) -> Any:
         """Outputs step by step."""
@@ -144,42 +151,30 @@ class _Trial:
 
         run, carries, parts = jax.jit(run), self.fresh(), []
         for t in range(obs.shape[1]):
-            carries, out = run(self.params, carries, obs[:, t], reset[:, t])
+            carries, out = run(
+                self.params, carries, jnp.asarray(obs[:, t]), jnp.asarray(reset[:, t])
+            )
             parts.append(self.log_prob(out, t))
         return np.stack(parts, axis=1)
 
     def fresh(self) -> tuple:
         return jax.jit(lambda params: self.model(params).init_carry(len(self.obs)))(self.params)
 
-    def log_prob(self, out: Any, t: int | None = None) -> np.ndarray:
-        """Of fixed actions and observations: what outputs are compared by."""
-        actions = _actions(self.action_spec, *self.obs.shape[:2], seed=self.seed)
-        following = np.roll(self.obs, -1, axis=1)
-        if t is not None:
-            actions, following = actions[:, t], following[:, t]
-
+    @cached_property
+    def _log_prob(self) -> Callable:
         def run(params, out, actions, following):
             model = self.model(params)
             spoken = model.action_distribution(out).log_prob(actions)
             return spoken, model.observation_log_prob(out, following)
 
-        return np.stack(jax.device_get(jax.jit(run)(self.params, out, actions, following)), axis=-1)
+        return jax.jit(run)
 
-    def joined(self, parts: list) -> np.ndarray:
-        begin, found = 0, []
-        actions = _actions(self.action_spec, *self.obs.shape[:2], seed=self.seed)
-        following = np.roll(self.obs, -1, axis=1)
-        for out in parts:
-            model = self.model(self.params)
-            size = jax.tree.leaves(model.action_distribution(out).sample(seed=jax.random.key(0)))[
-                0
-            ].shape[1]
-            here = slice(begin, begin + size)
-            spoken = model.action_distribution(out).log_prob(jnp.asarray(actions[:, here]))
-            seen = model.observation_log_prob(out, jnp.asarray(following[:, here]))
-            found.append(np.stack([spoken, seen], axis=-1))
-            begin += size
-        return np.concatenate(found, axis=1)
+    def log_prob(self, out: Any, when: Any = slice(None)) -> np.ndarray:
+        """Of fixed actions and observations at these steps: what outputs are compared by. [n, T, 2]"""
+        actions = _actions(self.action_spec, *self.obs.shape[:2], seed=self.seed)[:, when]
+        following = np.roll(self.obs, -1, axis=1)[:, when]
+        found = self._log_prob(self.params, out, jnp.asarray(actions), jnp.asarray(following))
+        return np.stack(jax.device_get(found), axis=-1)
 
     def close(self, a: np.ndarray, b: np.ndarray) -> bool:
         return np.allclose(a, b, rtol=self.tolerance, atol=self.tolerance)
@@ -278,8 +273,8 @@ class _Trial:
     def causal(self) -> list[str]:
         half = self.obs.shape[1] // 2
         changed = self.changed(slice(half, None))
-        before = self.spoken(self.whole(self.obs))[:, : half - 1]
-        after = self.spoken(self.whole(changed))[:, : half - 1]
+        before = self.spoken(self.whole(self.obs))[:, :half]
+        after = self.spoken(self.whole(changed))[:, :half]
         if not self.close(before, after):
             return [
                 f"observations from step {half} on changed what came before; expected is a causal model"
@@ -326,14 +321,17 @@ class _Trial:
         new[:, when] = other[:, when]
         return new
 
-    def spoken(self, out: Any, begin: int = 0) -> np.ndarray:
-        """Log-probabilities of fixed actions that do not depend on the observations [n, T]."""
-        actions = _actions(self.action_spec, *self.obs.shape[:2], seed=self.seed)[:, begin:]
-
+    @cached_property
+    def _spoken(self) -> Callable:
         def run(params, out, actions):
             return self.model(params).action_distribution(out).log_prob(actions)
 
-        return jax.device_get(jax.jit(run)(self.params, out, actions))
+        return jax.jit(run)
+
+    def spoken(self, out: Any, begin: int = 0) -> np.ndarray:
+        """Log-probabilities of fixed actions, which do not depend on the observations [n, T]."""
+        actions = _actions(self.action_spec, *self.obs.shape[:2], seed=self.seed)[:, begin:]
+        return jax.device_get(self._spoken(self.params, out, jnp.asarray(actions)))
 
 
 def _params(network: SplitNetwork, params: Params) -> list[str]:

@@ -149,7 +149,11 @@ MISTAKES = {
         reset=lambda self, start: (
             State(start, jnp.asarray(0)),
             self.seen(State(start, jnp.int32(0))),
-        )
+        ),
+        step=lambda self, key, state, action: (
+            State(state.place + action[0], state.time + jnp.int32(1)),
+            self.seen(State(state.place + action[0], state.time + jnp.int32(1))),
+        ),
     ),
     "starts: metric share has shape (3,); expected is []": broken(
         starts=lambda self, key, n: (jax.random.uniform(key, (n,)), {"share": jnp.zeros(3)})

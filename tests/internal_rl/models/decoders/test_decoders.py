@@ -26,12 +26,8 @@ SPECS = ObservationSpec(num_tokens=TOKENS), ActionSpec(num_actions=TOKENS)
 def loaded(name):
     cfg, params = load_hf(GOLDEN / name)
     with np.load(GOLDEN / name / "logits.npz") as data:
-        return (
-            decoder_network(cfg, *SPECS, 16),
-            params,
-            data["tokens"].astype(np.int32),
-            data["logits"],
-        )
+        tokens = jnp.asarray(data["tokens"], jnp.int32)
+        return decoder_network(cfg, *SPECS, 16), params, tokens, data["logits"]
 
 
 def logits(model, tokens, reset=None):
