@@ -75,22 +75,22 @@ def test_replay_draws_codes_of_the_true_goal_at_its_changes():
 def test_replay_keeps_the_code_of_a_goal_that_was_never_recorded():
     """And of an unknown one; the first code is zeros."""
     codes = normal(0, 3, SMOKE.metacontroller.code_dim)
-    # Goals 1 and 3 were not recorded; 3 is also the one that index -1, "unknown", would stand for.
-    weight = jnp.zeros((4, 3)).at[0, 1].set(1.0).at[2, 2].set(1.0)
+    # Goals 1 and 2 were not recorded. The last one was: index -1, "unknown", must not stand for it.
+    weight = jnp.zeros((4, 3)).at[0, 1].set(1.0).at[3, 2].set(1.0)
     meta = bind_meta(meta_params())
     controller = replay_controller(meta, CodeBank(codes=codes, weight=weight))
     e, of = normal(1, 4, SMOKE.model.width), np.asarray(codes)
     act = jax.jit(controller.act)
-    state, _, decision = act(KEY, e, controller.init(4), jnp.array([0, 2, 1, -1], jnp.int32))
+    state, _, decision = act(KEY, e, controller.init(4), jnp.array([0, 3, 1, -1], jnp.int32))
     nothing = np.zeros_like(of[0])
     np.testing.assert_array_equal(decision.switch, [True, True, False, False])
     np.testing.assert_array_equal(decision.z, [of[1], of[2], nothing, nothing])
-    state, written, decision = act(KEY, e, state, jnp.array([1, -1, 3, 2], jnp.int32))
+    state, written, decision = act(KEY, e, state, jnp.array([-1, 1, 2, 3], jnp.int32))
     np.testing.assert_array_equal(decision.switch, [False, False, False, True])
     np.testing.assert_array_equal(decision.gate, [0.0, 0.0, 0.0, 1.0])
     np.testing.assert_array_equal(decision.z, [of[1], of[2], nothing, of[2]])
     assert_close(written, meta.decoder.control(e, decision.z))
     # A recorded goal after one that was not is a change like any other.
-    _, _, decision = act(KEY, e, state, jnp.array([2, 0, 0, 2], jnp.int32))
+    _, _, decision = act(KEY, e, state, jnp.array([3, 0, 0, 3], jnp.int32))
     np.testing.assert_array_equal(decision.switch, [True, True, True, False])
     np.testing.assert_array_equal(decision.z, of[[2, 1, 1, 2]])
