@@ -30,6 +30,21 @@ def whole(mixer: str) -> dict:
     return noisy(jax.jit(network(mixer).init)(jax.random.key(0)))
 
 
+def after_blocks(mixer: str, count: int, obs: jax.Array, reset: jax.Array) -> jax.Array:
+    """Residual stream of a model that has the first `count` blocks and no others, so that nothing is cut."""
+    cfg = changed(SMOKE, model={"mixer": mixer, "depth": count}).model
+    blocks = whole(mixer)["stack"]["blocks"]
+    params = whole(mixer) | {"stack": {"blocks": {i: blocks[i] for i in range(count)}}}
+    net = residual_network(cfg, world().obs_spec, world().action_spec, TIME).network
+
+    @jax.jit
+    def run(params):
+        model = net.bind(params)
+        return model.stack(model.embed(obs), None, reset)[1]
+
+    return run(params)
+
+
 def resets() -> jax.Array:
     return jnp.zeros((BATCH, TIME), bool).at[:, 0].set(True).at[0, 4].set(True)
 
@@ -68,6 +83,8 @@ def test_halves_and_steps_equal_the_whole_at_every_layer(mixer):
             embed = whole(mixer)["embed"]
             by_hand = np.asarray(obs) @ np.asarray(embed["kernel"]) + np.asarray(embed["bias"])
             assert_close(e, by_hand)
+        else:  # the cut is where it should be, not only harmless
+            assert_close(e, after_blocks(mixer, layer, obs, reset))
 
 
 @pytest.mark.parametrize("layer", [-2, 3])
